@@ -1,0 +1,1 @@
+//! Everything that is not us: PostgreSQL, child processes, the store, the clock.

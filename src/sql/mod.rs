@@ -1,0 +1,1 @@
+//! SQL text: statements, directives, checksums. Pure.
