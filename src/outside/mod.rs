@@ -1,1 +1,7 @@
 //! Everything that is not us: PostgreSQL, child processes, the store, the clock.
+
+pub mod clock;
+pub mod interrupt;
+pub mod postgres;
+pub mod process;
+pub mod store;

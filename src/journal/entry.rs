@@ -1,0 +1,286 @@
+//! One entry of a journal: versioned JSON. What a newer version wrote is kept as unknown, never mistaken for something
+//! else. Pure.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::names::{DatabaseName, StepName, TargetName};
+use crate::outside::clock;
+use crate::world::World;
+
+/// The version of this format.
+const FORMAT: u32 = 1;
+
+/// One object of the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The version of the format.
+    pub format: u32,
+    /// From 1, without gaps.
+    pub seq: u64,
+    /// When it was written.
+    pub at: DateTime<Utc>,
+    /// By whom.
+    pub by: Writer,
+    /// What happened, or is about to.
+    pub fact: Fact,
+}
+
+impl Entry {
+    /// An entry written now.
+    #[must_use]
+    pub fn new(seq: u64, by: Writer, fact: Fact) -> Self {
+        Self { format: FORMAT, seq, at: clock::now(), by, fact }
+    }
+}
+
+/// The process that wrote an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Writer {
+    /// Its machine.
+    pub host: String,
+    /// The operating system's user.
+    pub user: String,
+    /// Its process id.
+    pub pid: u32,
+    /// The version of `migrate`.
+    pub version: String,
+}
+
+impl Writer {
+    /// This process.
+    #[must_use]
+    pub fn this_process(world: &World) -> Self {
+        Self {
+            host: world.host.clone(),
+            user: world.user.clone(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+}
+
+/// What happened, or is about to. Facts in the past tense are written after, the others before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Fact {
+    /// The first entry of every run.
+    Begin {
+        /// `apply`, or `snapshot` for snapshots taken alone.
+        command: Command,
+        /// The plan's name.
+        plan: String,
+        /// The target.
+        target: TargetName,
+        /// The databases that the run is about.
+        databases: Vec<Identity>,
+        /// Why there are no snapshots, if the operator wanted none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        no_snapshot: Option<String>,
+    },
+    /// `pg_dump` is about to start.
+    SnapshotStart {
+        /// The database.
+        database: DatabaseName,
+    },
+    /// Archive and manifest are in the store, and proven.
+    SnapshotTaken {
+        /// The database.
+        database: DatabaseName,
+        /// Uncompressed.
+        bytes: u64,
+        /// Compressed.
+        stored_bytes: u64,
+        /// Of the compressed bytes.
+        sha256: String,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// A step is about to change its database.
+    StepStart {
+        /// The step.
+        step: StepName,
+        /// The database.
+        database: DatabaseName,
+        /// The migrations that are about to be applied.
+        pending: Vec<String>,
+    },
+    /// A step is done and committed.
+    StepDone {
+        /// The step.
+        step: StepName,
+        /// The database.
+        database: DatabaseName,
+        /// The migrations that were applied.
+        applied: Vec<String>,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// A step failed.
+    StepFailed {
+        /// The step.
+        step: StepName,
+        /// The database.
+        database: DatabaseName,
+        /// The migrations that were applied before.
+        applied: Vec<String>,
+        /// False if the database is known to be as it was before the step.
+        changed: bool,
+        /// What went wrong.
+        message: String,
+    },
+    /// A check gave its result.
+    Checked {
+        /// The check.
+        check: String,
+        /// `passed` or `failed`.
+        outcome: String,
+        /// In words.
+        detail: String,
+    },
+    /// A rollback is about to start. The run is unfinished until [`Fact::End`].
+    RollbackStart {
+        /// The databases that will be restored.
+        databases: Vec<DatabaseName>,
+        /// `failure` within the run, `request` by an operator.
+        why: String,
+    },
+    /// A side database is about to be made.
+    RestoreStart {
+        /// The database.
+        database: DatabaseName,
+        /// The side database's name on the server.
+        side: String,
+    },
+    /// The side database holds what the snapshot holds.
+    Restored {
+        /// The database.
+        database: DatabaseName,
+        /// The side database's name on the server.
+        side: String,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// The databases of one server are about to be exchanged in one transaction.
+    SwapStart {
+        /// All databases of that server.
+        swaps: Vec<Swap>,
+    },
+    /// They were exchanged.
+    Swapped {
+        /// All databases of that server.
+        swaps: Vec<Swap>,
+    },
+    /// The last entry of a run, or of a rollback of it.
+    End {
+        /// How it ended.
+        outcome: Outcome,
+        /// In words, where there is something to say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
+    /// Written by a newer version of `migrate`.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// A release.
+    Apply,
+    /// Snapshots taken alone.
+    Snapshot,
+}
+
+/// A database, as the run found it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its name in the plan.
+    pub name: DatabaseName,
+    /// Its name on the server.
+    pub dbname: String,
+    /// The server's system identifier.
+    pub server: String,
+    /// Its oid.
+    pub oid: u32,
+}
+
+/// The exchange of one database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swap {
+    /// The database.
+    pub database: DatabaseName,
+    /// Its name on the server.
+    pub dbname: String,
+    /// The oid of the database that is replaced.
+    pub oid: u32,
+    /// The side database's name before.
+    pub side: String,
+    /// The oid of the side database.
+    pub side_oid: u32,
+    /// The replaced database's name after.
+    pub kept_as: String,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Applied, and every check holds.
+    Succeeded,
+    /// Failed before anything was changed.
+    Failed,
+    /// Every touched database is as it was before.
+    RolledBack,
+    /// Failed, and left as it is, as the plan says.
+    Halted,
+    /// Another run holds the lock, or files and databases disagree.
+    Refused,
+    /// There was nothing pending.
+    NothingToDo,
+}
+
+impl Outcome {
+    /// The word for it, as in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::RolledBack => "rolled_back",
+            Self::Halted => "halted",
+            Self::Refused => "refused",
+            Self::NothingToDo => "nothing_to_do",
+        }
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_of_a_newer_version_is_unknown_and_no_error() {
+        let text = r#"{"format":2,"seq":7,"at":"2027-01-01T00:00:00Z","fact":{"event":"teleported","to":"mars"},
+            "by":{"host":"h","user":"u","pid":1,"version":"9.0.0","mood":"good"}}"#;
+        let entry: Entry = serde_json::from_str(text).expect("readable");
+        assert_eq!(entry.fact, Fact::Unknown);
+    }
+
+    #[test]
+    fn the_words_of_outcomes_are_those_of_the_json() {
+        for outcome in [
+            Outcome::Succeeded,
+            Outcome::Failed,
+            Outcome::RolledBack,
+            Outcome::Halted,
+            Outcome::Refused,
+            Outcome::NothingToDo,
+        ] {
+            assert_eq!(serde_json::to_value(outcome).expect("plain"), outcome.word());
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The ledger: the rows in each database that say which migrations it has, committed with the migrations themselves.
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+
+use crate::kind::Migration;
+use crate::names::{RunId, StepName};
+use crate::outside::postgres::{PgError, query_error};
+use crate::sql::quote::literal;
+
+/// What a database needs to hold a ledger. It stands in the transaction of the first migration, so that a first migration
+/// that fails leaves nothing behind.
+pub const CREATE: &str = "\
+CREATE SCHEMA IF NOT EXISTS migrate;
+CREATE TABLE IF NOT EXISTS migrate.ledger (
+    step text NOT NULL,
+    name text NOT NULL,
+    kind text NOT NULL,
+    checksum text NOT NULL,
+    run text NOT NULL,
+    state text NOT NULL CONSTRAINT state_is_known CHECK (state = 'started' OR state = 'applied'),
+    started_at timestamptz NOT NULL,
+    finished_at timestamptz,
+    execution_ms bigint,
+    applied_by text NOT NULL,
+    tool_version text NOT NULL,
+    up_sql text,
+    down_sql text,
+    CONSTRAINT ledger_pkey PRIMARY KEY (step, name),
+    CONSTRAINT applied_is_finished CHECK ((state = 'applied') = (finished_at IS NOT NULL))
+);
+COMMENT ON TABLE migrate.ledger IS 'Which migrations this database has. Written by migrate, each row in the transaction of its migration.';
+";
+
+/// One row of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The step.
+    pub step: String,
+    /// The migration.
+    pub name: String,
+    /// SHA-256 of its text when it was applied.
+    pub checksum: String,
+    /// The run that applied it.
+    pub run: String,
+    /// False: it was begun outside a transaction, and nobody wrote that it ended.
+    pub finished: bool,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+}
+
+/// Every row, in the order of application; none if there is no ledger.
+///
+/// # Errors
+/// The query failed.
+pub async fn read(session: &mut PgConnection) -> Result<Option<Vec<Applied>>, PgError> {
+    let there: bool = sqlx::query_scalar("select to_regclass('migrate.ledger') is not null")
+        .fetch_one(&mut *session)
+        .await
+        .map_err(query_error("looking for the ledger"))?;
+    if !there {
+        return Ok(None);
+    }
+    let rows = sqlx::query(
+        "select step, name, checksum, run, state = 'applied', started_at from migrate.ledger order by started_at, step, name",
+    )
+    .fetch_all(session)
+    .await
+    .map_err(query_error("reading the ledger"))?;
+    rows.iter().map(row).collect::<Result<_, _>>().map(Some).map_err(query_error("reading the ledger"))
+}
+
+fn row(row: &PgRow) -> Result<Applied, sqlx::Error> {
+    Ok(Applied {
+        step: row.try_get(0)?,
+        name: row.try_get(1)?,
+        checksum: row.try_get(2)?,
+        run: row.try_get(3)?,
+        finished: row.try_get(4)?,
+        started_at: row.try_get(5)?,
+    })
+}
+
+/// State and times of a row that is written at the end of the migration's own transaction.
+const APPLIED: &str = "'applied', pg_catalog.transaction_timestamp(), pg_catalog.clock_timestamp(), (EXTRACT(EPOCH FROM \
+     pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.transaction_timestamp()) OPERATOR(pg_catalog.*) \
+     1000)::pg_catalog.int8";
+
+/// What a row that is replaced takes from the new one: everything but its key.
+fn replaced() -> String {
+    let columns = [
+        "kind", "checksum", "run", "state", "started_at", "finished_at", "execution_ms", "applied_by", "tool_version",
+        "up_sql", "down_sql",
+    ];
+    columns.map(|column| format!("{column} = excluded.{column}")).join(", ")
+}
+
+/// Who writes ledger rows, and for which step.
+#[derive(Debug, Clone)]
+pub struct Author {
+    /// The run.
+    pub run: RunId,
+    /// The step.
+    pub step: StepName,
+    /// `sql`, `refinery`, `copy`.
+    pub kind: &'static str,
+    /// `user@host`.
+    pub applied_by: String,
+}
+
+/// What a ledger row says about the unit that it records.
+#[derive(Debug, Clone, Copy)]
+pub struct Unit<'a> {
+    /// The migration's name.
+    pub name: &'a str,
+    /// Its checksum.
+    pub checksum: &'a str,
+    /// Its text, if it has one.
+    pub up: Option<&'a str>,
+    /// The text of its way back, if it has one.
+    pub down: Option<&'a str>,
+}
+
+impl<'a> From<&'a Migration> for Unit<'a> {
+    fn from(it: &'a Migration) -> Self {
+        Self {
+            name: &it.name,
+            checksum: &it.checksum,
+            up: Some(&it.up),
+            down: it.down.as_ref().map(|down| down.text.as_str()),
+        }
+    }
+}
+
+impl Author {
+    /// The statement that records `unit` as applied, for the end of its own transaction. Fully qualified and quoted: the
+    /// migration may have changed `search_path` and `standard_conforming_strings`. A row that is there already makes it
+    /// fail: nothing is applied twice.
+    #[must_use]
+    pub fn applied(&self, unit: Unit<'_>) -> String {
+        self.insert(unit, APPLIED)
+    }
+
+    /// As [`Author::applied`], for a unit that is applied again and again (a copy): its row is replaced.
+    #[must_use]
+    pub fn applied_again(&self, unit: Unit<'_>) -> String {
+        format!("{} ON CONFLICT (step, name) DO UPDATE SET {}", self.insert(unit, APPLIED), replaced())
+    }
+
+    /// The statement that records the intent to apply `unit` outside a transaction.
+    #[must_use]
+    pub fn started(&self, unit: Unit<'_>) -> String {
+        self.insert(unit, "'started', pg_catalog.clock_timestamp(), NULL, NULL")
+    }
+
+    /// The statement that records the end of what [`Author::started`] announced.
+    #[must_use]
+    pub fn finished(&self, name: &str) -> String {
+        format!(
+            "UPDATE migrate.ledger SET state = 'applied', finished_at = pg_catalog.clock_timestamp(), execution_ms = \
+             (EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) started_at) \
+             OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8 WHERE step OPERATOR(pg_catalog.=) {} AND name \
+             OPERATOR(pg_catalog.=) {}",
+            literal(self.step.as_str()),
+            literal(name)
+        )
+    }
+
+    fn insert(&self, unit: Unit<'_>, state_and_times: &str) -> String {
+        let text = |text: Option<&str>| text.map_or("NULL".into(), literal);
+        format!(
+            "INSERT INTO migrate.ledger (step, name, kind, checksum, run, state, started_at, finished_at, execution_ms, \
+             applied_by, tool_version, up_sql, down_sql) VALUES ({}, {}, {}, {}, {}, {state_and_times}, {}, {}, {}, {})",
+            literal(self.step.as_str()),
+            literal(unit.name),
+            literal(self.kind),
+            literal(unit.checksum),
+            literal(self.run.as_str()),
+            literal(&self.applied_by),
+            literal(env!("CARGO_PKG_VERSION")),
+            text(unit.up),
+            text(unit.down),
+        )
+    }
+}

@@ -1,0 +1,305 @@
+//! The state of a run, folded from its entries. Pure: the same entries give the same state on every machine.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use crate::names::{DatabaseName, RunId, TargetName};
+
+use super::entry::{Command, Entry, Fact, Identity, Outcome, Swap, Writer};
+
+/// What the journal of a run says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunState {
+    /// The run.
+    pub run: RunId,
+    /// What it is. None: its first entry is of a newer version.
+    pub command: Option<Command>,
+    /// The plan's name.
+    pub plan: String,
+    /// The target.
+    pub target: Option<TargetName>,
+    /// When its first entry was written.
+    pub started_at: DateTime<Utc>,
+    /// When its last entry was written.
+    pub last_at: DateTime<Utc>,
+    /// Who wrote the last entry.
+    pub last_by: Writer,
+    /// How many entries there are.
+    pub entries: u64,
+    /// How it ended, if it did.
+    pub outcome: Option<Outcome>,
+    /// What was said at the end.
+    pub message: Option<String>,
+    /// Why it has no snapshots, if so.
+    pub no_snapshot: Option<String>,
+    /// The version of `migrate` that wrote entries which this one does not know.
+    pub newer: Option<String>,
+    /// Its databases.
+    pub databases: BTreeMap<DatabaseName, DatabaseState>,
+}
+
+/// What the journal says about one database.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DatabaseState {
+    /// The database, as the run found it.
+    pub identity: Identity,
+    /// Whether a proven snapshot of it is in the store.
+    pub snapshot: bool,
+    /// Whether it was changed.
+    pub changed: Changed,
+    /// Migrations that were applied and not rolled back.
+    pub applied: u64,
+    /// How far its restore got.
+    pub restore: Restore,
+}
+
+/// Whether a run changed a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Changed {
+    /// It is as it was before the run.
+    No,
+    /// A step was about to; only the database knows whether it did.
+    Maybe,
+    /// It was.
+    Yes,
+}
+
+/// How far the restore of a database got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Restore {
+    /// Not begun.
+    None,
+    /// A side database of this name may exist, in any state.
+    Begun(String),
+    /// The side database of this name is whole.
+    Ready(String),
+    /// The exchange was about to be committed; only the server knows whether it was.
+    Swapping(Swap),
+    /// Exchanged.
+    Swapped(Swap),
+}
+
+impl RunState {
+    /// Folds the entries of a run. `entries` must not be empty.
+    #[must_use]
+    pub fn fold(run: RunId, entries: &[Entry]) -> Self {
+        let (first, last) = (&entries[0], &entries[entries.len() - 1]);
+        let mut state = Self {
+            run,
+            command: None,
+            plan: String::new(),
+            target: None,
+            started_at: first.at,
+            last_at: last.at,
+            last_by: last.by.clone(),
+            entries: last.seq,
+            outcome: None,
+            message: None,
+            no_snapshot: None,
+            newer: None,
+            databases: BTreeMap::new(),
+        };
+        for entry in entries {
+            state.take(entry);
+        }
+        state
+    }
+
+    fn take(&mut self, entry: &Entry) {
+        match &entry.fact {
+            Fact::Begin { command, plan, target, databases, no_snapshot } => {
+                self.command = Some(*command);
+                self.plan.clone_from(plan);
+                self.target = Some(target.clone());
+                self.no_snapshot.clone_from(no_snapshot);
+                self.databases = databases.iter().map(|it| (it.name.clone(), DatabaseState::new(it))).collect();
+            }
+            Fact::SnapshotTaken { database, .. } => self.with(database, |it| it.snapshot = true),
+            Fact::StepStart { database, .. } => self.with(database, |it| it.changed = it.changed.max(Changed::Maybe)),
+            Fact::StepDone { database, applied, .. } => self.with(database, |it| it.step_ended(applied.len(), false)),
+            Fact::StepFailed { database, applied, changed, .. } => {
+                self.with(database, |it| it.step_ended(applied.len(), *changed));
+            }
+            Fact::RollbackStart { .. } => (self.outcome, self.message) = (None, None),
+            Fact::RestoreStart { database, side } => self.with(database, |it| it.restore = Restore::Begun(side.clone())),
+            Fact::Restored { database, side, .. } => self.with(database, |it| it.restore = Restore::Ready(side.clone())),
+            Fact::SwapStart { swaps } => self.swaps(swaps, |it, swap| it.restore = Restore::Swapping(swap)),
+            Fact::Swapped { swaps } => self.swaps(swaps, DatabaseState::swapped),
+            Fact::End { outcome, message } => (self.outcome, self.message) = (Some(*outcome), message.clone()),
+            Fact::SnapshotStart { .. } | Fact::Checked { .. } => {}
+            Fact::Unknown => self.newer = Some(entry.by.version.clone()),
+        }
+    }
+
+    fn with(&mut self, database: &DatabaseName, change: impl FnOnce(&mut DatabaseState)) {
+        if let Some(it) = self.databases.get_mut(database) {
+            change(it);
+        }
+    }
+
+    fn swaps(&mut self, swaps: &[Swap], change: impl Fn(&mut DatabaseState, Swap)) {
+        for swap in swaps {
+            self.with(&swap.database, |it| change(it, swap.clone()));
+        }
+    }
+
+    /// Whether this is a release that needs somebody before the next one may begin.
+    #[must_use]
+    pub fn unfinished(&self) -> bool {
+        self.command == Some(Command::Apply) && matches!(self.outcome, None | Some(Outcome::Halted))
+    }
+
+    /// The word for its state, as in JSON.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        self.outcome.map_or("unfinished", Outcome::word)
+    }
+
+    /// Databases that are, or may be, changed by this run.
+    pub fn changed(&self) -> impl Iterator<Item = &DatabaseState> {
+        self.databases.values().filter(|it| it.changed != Changed::No)
+    }
+}
+
+impl DatabaseState {
+    fn new(identity: &Identity) -> Self {
+        Self {
+            identity: identity.clone(),
+            snapshot: false,
+            changed: Changed::No,
+            applied: 0,
+            restore: Restore::None,
+        }
+    }
+
+    fn step_ended(&mut self, applied: usize, changed: bool) {
+        self.applied += applied as u64;
+        self.changed = if self.applied > 0 || changed { Changed::Yes } else { Changed::No };
+    }
+
+    fn swapped(&mut self, swap: Swap) {
+        self.changed = Changed::No;
+        self.applied = 0;
+        self.restore = Restore::Swapped(swap);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::names::StepName;
+
+    fn name(text: &str) -> DatabaseName {
+        DatabaseName::new(text).expect("a name")
+    }
+
+    fn begin() -> Fact {
+        let identity = |database| Identity { name: name(database), dbname: database.into(), server: "1".into(), oid: 5 };
+        Fact::Begin {
+            command: Command::Apply,
+            plan: "mobius".into(),
+            target: TargetName::new("local").expect("a name"),
+            databases: vec![identity("rag"), identity("chat")],
+            no_snapshot: None,
+        }
+    }
+
+    fn step(text: &str) -> StepName {
+        StepName::new(text).expect("a name")
+    }
+
+    fn swap(database: &str) -> Swap {
+        Swap {
+            database: name(database),
+            dbname: database.into(),
+            oid: 5,
+            side: "side".into(),
+            side_oid: 6,
+            kept_as: "kept".into(),
+        }
+    }
+
+    fn fold(facts: impl IntoIterator<Item = Fact>) -> RunState {
+        let by = Writer { host: "h".into(), user: "u".into(), pid: 1, version: "0".into() };
+        let entries: Vec<Entry> = std::iter::once(begin())
+            .chain(facts)
+            .zip(1..)
+            .map(|(fact, seq)| Entry { format: 1, seq, at: DateTime::UNIX_EPOCH, by: by.clone(), fact })
+            .collect();
+        RunState::fold(RunId::new("20261121-174311-482k3f").expect("an id"), &entries)
+    }
+
+    fn started() -> Fact {
+        Fact::StepStart { step: step("s"), database: name("rag"), pending: vec!["001".into()] }
+    }
+
+    fn failed(changed: bool) -> Fact {
+        Fact::StepFailed { step: step("s"), database: name("rag"), applied: vec![], changed, message: String::new() }
+    }
+
+    fn done() -> Fact {
+        Fact::StepDone { step: step("s"), database: name("rag"), applied: vec!["001".into()], seconds: 0.0 }
+    }
+
+    #[test]
+    fn a_step_that_started_may_have_changed_its_database() {
+        assert_eq!(fold([]).databases[&name("rag")].changed, Changed::No);
+        assert_eq!(fold([started()]).databases[&name("rag")].changed, Changed::Maybe);
+        assert_eq!(fold([started(), failed(false)]).databases[&name("rag")].changed, Changed::No);
+        assert_eq!(fold([started(), failed(true)]).databases[&name("rag")].changed, Changed::Yes);
+        assert_eq!(fold([started(), done(), started(), failed(false)]).databases[&name("rag")].changed, Changed::Yes);
+        assert_eq!(fold([started(), done()]).databases[&name("chat")].changed, Changed::No);
+    }
+
+    #[test]
+    fn a_swap_makes_a_database_unchanged_and_keeps_where_the_replaced_one_is() {
+        let state = fold([started(), done(), Fact::SwapStart { swaps: vec![swap("rag")] }]);
+        assert_eq!(state.databases[&name("rag")].restore, Restore::Swapping(swap("rag")));
+        let state = fold([started(), done(), Fact::Swapped { swaps: vec![swap("rag")] }]);
+        assert_eq!(state.databases[&name("rag")].changed, Changed::No);
+        assert_eq!(state.changed().count(), 0);
+    }
+
+    #[test]
+    fn a_rollback_makes_a_finished_run_unfinished_until_it_ends() {
+        let end = |outcome| Fact::End { outcome, message: None };
+        let rollback = || Fact::RollbackStart { databases: vec![name("rag")], why: "request".into() };
+        assert!(fold([]).unfinished());
+        assert!(!fold([end(Outcome::Succeeded)]).unfinished());
+        assert!(fold([end(Outcome::Halted)]).unfinished());
+        assert!(fold([end(Outcome::Succeeded), rollback()]).unfinished());
+        assert!(!fold([end(Outcome::Succeeded), rollback(), end(Outcome::RolledBack)]).unfinished());
+    }
+
+    #[test]
+    fn an_entry_of_a_newer_version_is_seen() {
+        assert_eq!(fold([Fact::Unknown]).newer.as_deref(), Some("0"));
+    }
+
+    fn any_fact() -> impl Strategy<Value = Fact> {
+        prop_oneof![
+            Just(started()),
+            Just(done()),
+            any::<bool>().prop_map(failed),
+            Just(Fact::SwapStart { swaps: vec![swap("rag"), swap("chat")] }),
+            Just(Fact::Swapped { swaps: vec![swap("rag")] }),
+            Just(Fact::Unknown),
+            Just(Fact::RestoreStart { database: name("nobody"), side: "x".into() }),
+            Just(Fact::End { outcome: Outcome::Failed, message: None }),
+        ]
+    }
+
+    proptest! {
+        /// What was certain does not become uncertain by a step that ends, and every entry is counted.
+        #[test]
+        fn folding_any_entries_gives_a_state(facts in proptest::collection::vec(any_fact(), 0..30)) {
+            let state = fold(facts.clone());
+            prop_assert_eq!(state.entries, facts.len() as u64 + 1);
+            prop_assert_eq!(state.databases.len(), 2);
+            prop_assert_eq!(state.newer.is_some(), facts.contains(&Fact::Unknown));
+        }
+    }
+}

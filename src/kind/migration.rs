@@ -1,0 +1,312 @@
+//! One migration file on its way into a database: in one transaction with its ledger row, or statement by statement where
+//! its file says so.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use futures::TryStreamExt;
+use miette::{NamedSource, SourceSpan};
+use sqlx::PgConnection;
+use sqlx::postgres::PgErrorPosition;
+
+use crate::journal::ledger::{self, Author};
+use crate::outside::postgres::{Said, database_error, made};
+use crate::sql::statements;
+
+use super::Migration;
+
+/// SQL states after which the same transaction may succeed: a lock not had in time, a deadlock, a serialisation failure.
+const WORTH_ANOTHER_TRY: [&str; 3] = ["55P03", "40P01", "40001"];
+/// The first wait before another try; each further one is twice as long, up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// No wait between tries is longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// How long statements may wait and run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// For a lock.
+    pub lock_timeout: Duration,
+    /// Further tries of a transaction that did not get its lock.
+    pub lock_retries: u32,
+    /// For one statement; zero is for ever.
+    pub statement_timeout: Duration,
+}
+
+impl Limits {
+    /// As settings of the transaction at hand.
+    #[must_use]
+    pub fn set_local(&self) -> String {
+        let (lock, statement) = (self.lock_timeout.as_millis(), self.statement_timeout.as_millis());
+        format!("SET LOCAL lock_timeout = {lock}; SET LOCAL statement_timeout = {statement};")
+    }
+}
+
+/// Why a migration was not applied.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum MigrationError {
+    /// The server refused a statement.
+    #[error("`{name}` failed at {}:{line}:{column}", path.display())]
+    #[diagnostic(code("migration.failed"), help("{help}"))]
+    Statement {
+        /// The migration.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1, in characters.
+        column: usize,
+        /// The file, to show the line.
+        #[source_code]
+        text: NamedSource<String>,
+        /// The place that the server named, or the statement.
+        #[label("here")]
+        place: SourceSpan,
+        /// What to do.
+        help: String,
+        /// What the server said.
+        #[source]
+        said: Said,
+    },
+    /// The session was lost while the migration ran.
+    #[error("the connection was lost while `{name}` ran; whether it was committed is not known")]
+    #[diagnostic(code("migration.lost"), help("`migrate status` asks the database."))]
+    Lost {
+        /// The migration.
+        name: String,
+        /// What the driver said.
+        #[source]
+        said: Said,
+    },
+    /// A statement of ours around the migration failed.
+    #[error("the ledger row of `{name}` could not be written")]
+    #[diagnostic(code("migration.ledger"), help("Look at the cause: the role may lack privileges on the schema `migrate`."))]
+    Ledger {
+        /// The migration.
+        name: String,
+        /// What the server said.
+        #[source]
+        said: Said,
+    },
+}
+
+impl MigrationError {
+    /// Whether the database may have been changed in spite of the error.
+    #[must_use]
+    pub fn may_have_changed(&self, migration: &Migration) -> bool {
+        !migration.transactional || matches!(self, Self::Lost { .. })
+    }
+}
+
+/// What surrounds a migration.
+pub struct Setting<'a> {
+    /// Writes the ledger row.
+    pub author: &'a Author,
+    /// Whether the database has a ledger.
+    pub has_ledger: bool,
+    /// Further statements of the same transaction, after the migration (refinery's own history row).
+    pub also: &'a [String],
+    /// Statements of the same transaction before the migration (refinery's own history table).
+    pub before: &'a [String],
+    /// How long statements may wait and run.
+    pub limits: Limits,
+    /// Is told about each try that did not get its lock: attempt from 1, and the wait before the next.
+    pub on_retry: &'a (dyn Fn(u32, Duration) + Send + Sync),
+}
+
+/// Applies a migration and records it.
+///
+/// # Errors
+/// The file, line and statement that failed. A transactional migration has then left nothing behind, unless the session
+/// was lost.
+pub async fn apply(session: &mut PgConnection, it: &Migration, setting: &Setting<'_>) -> Result<Duration, MigrationError> {
+    let begun = Instant::now();
+    if it.transactional {
+        in_transaction(session, it, setting).await?;
+    } else {
+        one_by_one(session, it, setting).await?;
+    }
+    Ok(begun.elapsed())
+}
+
+/// The migration, its ledger row, BEGIN and COMMIT as one message: one round trip, and one commit. What an earlier
+/// migration left in the session is reset first.
+async fn in_transaction(session: &mut PgConnection, it: &Migration, setting: &Setting<'_>) -> Result<(), MigrationError> {
+    let mut before = "RESET ALL; RESET ROLE; DISCARD TEMP; BEGIN; ".to_owned() + &setting.limits.set_local() + "\n";
+    if !setting.has_ledger {
+        before += ledger::CREATE;
+    }
+    for statement in setting.before {
+        before += statement;
+        before += "\n;\n";
+    }
+    let also: String = setting.also.iter().map(|statement| format!("{statement};\n")).collect();
+    // A migration that made its own role or constraints mode current must not have the ledger row written with them.
+    let after = format!("\n;\nRESET ROLE; {also}{}; COMMIT;", setting.author.applied(it.into()));
+    let message = Message { before: &before, body: &it.up, after: &after };
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let Err(failed) = message.send(session).await else { return Ok(()) };
+        if failed.is_lost() {
+            return Err(MigrationError::Lost { name: it.name.clone(), said: failed.said() });
+        }
+        // The session is in a failed transaction. If ending it fails, the next statement says why.
+        let _ = sqlx::raw_sql("ROLLBACK").execute(&mut *session).await;
+        if attempt > setting.limits.lock_retries || !failed.worth_another_try() {
+            return Err(failed.locate(it, &message));
+        }
+        let wait = wait_before(attempt);
+        (setting.on_retry)(attempt, wait);
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Doubles from [`FIRST_WAIT`] up to [`LONGEST_WAIT`], each between half and all of that by chance, so that two runs that
+/// are in each other's way part.
+fn wait_before(attempt: u32) -> Duration {
+    let full = FIRST_WAIT.saturating_mul(1 << (attempt - 1).min(16)).min(LONGEST_WAIT);
+    full.mul_f64(rand::random_range(0.5..1.0))
+}
+
+/// Each statement on its own, between a ledger row that says what is intended and one that says that it is done.
+async fn one_by_one(session: &mut PgConnection, it: &Migration, setting: &Setting<'_>) -> Result<(), MigrationError> {
+    let intent = if setting.has_ledger { String::new() } else { ledger::CREATE.to_owned() };
+    ledger_row(session, it, intent + &setting.author.started(it.into())).await?;
+    let (lock, statement) = (setting.limits.lock_timeout.as_millis(), setting.limits.statement_timeout.as_millis());
+    let settings = format!("RESET ALL; RESET ROLE; SET lock_timeout = {lock}; SET statement_timeout = {statement}");
+    ledger_row(session, it, settings).await?;
+    let ranges = statements::split(&it.up).unwrap_or_default();
+    for range in &ranges {
+        let message = Message { before: "", body: &it.up[range.start..range.end], after: "" };
+        if let Err(failed) = message.send(session).await {
+            return Err(failed.locate_at(it, range.start));
+        }
+    }
+    ledger_row(session, it, "RESET ALL; RESET ROLE; ".to_owned() + &setting.author.finished(&it.name)).await
+}
+
+async fn ledger_row(session: &mut PgConnection, it: &Migration, sql: String) -> Result<(), MigrationError> {
+    match sqlx::raw_sql(made(sql)).execute(session).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(MigrationError::Ledger { name: it.name.clone(), said: Said::from(&error) }),
+    }
+}
+
+/// What is sent to the server in one piece.
+struct Message<'a> {
+    before: &'a str,
+    body: &'a str,
+    after: &'a str,
+}
+
+/// A message that failed, after so many of its statements.
+struct Failed {
+    error: sqlx::Error,
+    completed: usize,
+}
+
+impl Message<'_> {
+    async fn send(&self, session: &mut PgConnection) -> Result<(), Failed> {
+        let text = format!("{}{}{}", self.before, self.body, self.after);
+        let mut completed = 0;
+        let mut results = sqlx::raw_sql(made(text)).fetch_many(session);
+        loop {
+            match results.try_next().await {
+                Ok(Some(sqlx::Either::Left(_))) => completed += 1,
+                Ok(Some(sqlx::Either::Right(_))) => {}
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(Failed { error, completed }),
+            }
+        }
+    }
+}
+
+impl Failed {
+    fn is_lost(&self) -> bool {
+        // An administrator's command ends the session after the server has said so.
+        database_error(&self.error).is_none_or(|said| said.code().starts_with("57P"))
+    }
+
+    fn worth_another_try(&self) -> bool {
+        database_error(&self.error).is_some_and(|said| WORTH_ANOTHER_TRY.contains(&said.code()))
+    }
+
+    fn said(&self) -> Said {
+        Said::from(&self.error)
+    }
+
+    /// Where in the file it failed: the position that the server gives, else the statement that did not complete.
+    fn locate(self, it: &Migration, message: &Message<'_>) -> MigrationError {
+        let prefix = message.before.chars().count();
+        let ours = statements::split(message.before).map_or(0, |ranges| ranges.len());
+        let theirs = statements::split(&it.up).unwrap_or_default();
+        let by_statement = self.completed.checked_sub(ours).and_then(|index| theirs.get(index)).map(|range| range.start);
+        let by_position = self.position().and_then(|at| (at - 1).checked_sub(prefix));
+        let by_position = by_position.map(|chars| statements::char_to_byte(&it.up, chars + 1));
+        match by_position.filter(|at| *at < it.up.len()).or(by_statement) {
+            Some(at) => self.at(it, at),
+            None => MigrationError::Ledger { name: it.name.clone(), said: self.said() },
+        }
+    }
+
+    fn locate_at(self, it: &Migration, start: usize) -> MigrationError {
+        if self.is_lost() {
+            return MigrationError::Lost { name: it.name.clone(), said: self.said() };
+        }
+        let within = self.position().map_or(0, |at| statements::char_to_byte(&it.up[start..], at));
+        self.at(it, start + within)
+    }
+
+    /// From 1, in characters of the whole message.
+    fn position(&self) -> Option<usize> {
+        match database_error(&self.error)?.position()? {
+            PgErrorPosition::Original(at) if at > 0 => Some(at),
+            _ => None,
+        }
+    }
+
+    fn at(self, it: &Migration, at: usize) -> MigrationError {
+        let (line, column) = statements::line_column(&it.up, at);
+        let said = self.said();
+        let help = match said.state.as_deref() {
+            Some("55P03") => format!(
+                "Another session held a lock on every try. Find it in pg_stat_activity, or raise lock_timeout and \
+                 lock_retries for `{}`.",
+                it.name
+            ),
+            _ => "Correct the file, then run `migrate apply` again.".into(),
+        };
+        let shown = shown(&it.path);
+        let length = it.up[at..].chars().take_while(|c| !c.is_whitespace()).map(char::len_utf8).sum::<usize>().max(1);
+        MigrationError::Statement {
+            name: it.name.clone(),
+            path: it.path.clone(),
+            line,
+            column,
+            text: NamedSource::new(shown, it.up.clone()),
+            place: (at, length.min(it.up.len() - at)).into(),
+            help,
+            said,
+        }
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_stay_within_their_limit() {
+        for attempt in 1..40 {
+            let full = FIRST_WAIT.saturating_mul(1 << (attempt - 1).min(16)).min(LONGEST_WAIT);
+            let wait = wait_before(attempt);
+            assert!(wait <= full && wait >= full / 2, "{attempt}: {wait:?} of {full:?}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! A wish to stop, made by a signal and honoured at the next safe point.
+
+use std::sync::Arc;
+
+use futures::future::select_all;
+use tokio::sync::watch;
+
+/// Shared by everything that can stop. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Interrupt {
+    /// This one's own, then those of the wider work that it is a part of.
+    senders: Vec<Arc<watch::Sender<bool>>>,
+}
+
+impl Default for Interrupt {
+    fn default() -> Self {
+        Self { senders: vec![Arc::new(watch::Sender::new(false))] }
+    }
+}
+
+/// Somebody asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
+#[error("interrupted by a signal")]
+#[diagnostic(code("interrupted"), help("Run `migrate status` to see the state."))]
+pub struct Interrupted;
+
+impl Interrupt {
+    /// One for a part of the work: it stops with the whole, and can be stopped alone.
+    #[must_use]
+    pub fn part(&self) -> Self {
+        let mut part = Self::default();
+        part.senders.extend(self.senders.iter().cloned());
+        part
+    }
+
+    /// Asks everything to stop at its next safe point.
+    pub fn request(&self) {
+        self.senders[0].send_replace(true);
+    }
+
+    /// Whether somebody asked.
+    #[must_use]
+    pub fn requested(&self) -> bool {
+        self.senders.iter().any(|sender| *sender.borrow())
+    }
+
+    /// Waits until somebody asks.
+    pub async fn wait(&self) {
+        select_all(self.senders.iter().map(|sender| {
+            let mut receiver = sender.subscribe();
+            // The senders live as long as `self`, so that waiting cannot fail.
+            Box::pin(async move { receiver.wait_for(|requested| *requested).await.map(|_| ()).ok() })
+        }))
+        .await;
+    }
+
+    /// Does `work`, unless somebody asks to stop before it is done; `work` is then dropped where it stands.
+    ///
+    /// # Errors
+    /// [`Interrupted`], if it was dropped.
+    pub async fn or<T>(&self, work: impl Future<Output = T>) -> Result<T, Interrupted> {
+        tokio::select! {
+            biased;
+            () = self.wait() => Err(Interrupted),
+            done = work => Ok(done),
+        }
+    }
+
+    /// Requests a stop at the first SIGINT or SIGTERM.
+    ///
+    /// # Errors
+    /// The handlers cannot be set.
+    pub fn on_signals(&self) -> std::io::Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let interrupt = self.clone();
+        tokio::spawn(async move {
+            tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+            interrupt.request();
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,176 @@
+//! PostgreSQL: sessions, and what a server and a database say about themselves.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::{PgDatabaseError, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, Row};
+
+use crate::outside::url::DatabaseUrl;
+
+/// A server that does not answer within this time is reported as unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// The database in which locks are held and from which databases are made and renamed.
+pub const MAINTENANCE: &str = "postgres";
+
+/// Why a server did not do what was asked.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum PgError {
+    /// No session.
+    #[error("cannot connect to {place}")]
+    #[diagnostic(code("postgres.connect"), help("Check that the server runs and that the URL, the role and its password are right."))]
+    Connect {
+        /// The URL without its password.
+        place: String,
+        /// What was said.
+        #[source]
+        source: Said,
+    },
+    /// A statement of our own failed.
+    #[error("{what} failed")]
+    #[diagnostic(code("postgres.query"))]
+    Query {
+        /// What it was for.
+        what: String,
+        /// What was said.
+        #[source]
+        source: Said,
+    },
+}
+
+/// What the server or the driver said, with the SQL state, the detail and the hint where there are any.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Said {
+    /// One or more lines.
+    pub message: String,
+    /// The five characters of the SQL state, if the server said it.
+    pub state: Option<String>,
+}
+
+impl From<&sqlx::Error> for Said {
+    fn from(error: &sqlx::Error) -> Self {
+        let Some(said) = database_error(error) else {
+            return Self { message: chain(error), state: None };
+        };
+        let mut message = format!("{} (SQLSTATE {})", said.message(), said.code());
+        for (word, text) in [("detail", said.detail()), ("hint", said.hint()), ("where", said.r#where())] {
+            if let Some(text) = text {
+                message.push_str(&format!("\n{word}: {text}"));
+            }
+        }
+        Self { message, state: Some(said.code().to_owned()) }
+    }
+}
+
+/// The server's own error, if it was the server that said no.
+#[must_use]
+pub fn database_error(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+    error.as_database_error()?.try_downcast_ref()
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// For `map_err`: a statement of our own failed.
+pub fn query_error(what: impl Into<String>) -> impl FnOnce(sqlx::Error) -> PgError {
+    let what = what.into();
+    move |error| PgError::Query { what, source: Said::from(&error) }
+}
+
+/// SQL text that we made. Every part of it that came from outside is quoted by `sql::quote`.
+#[must_use]
+pub fn made(sql: String) -> AssertSqlSafe<String> {
+    AssertSqlSafe(sql)
+}
+
+/// Opens a session.
+///
+/// # Errors
+/// [`PgError::Connect`], without the password.
+pub async fn connect(url: &DatabaseUrl, application: &str) -> Result<PgConnection, PgError> {
+    // Networks drop a connection on which nothing is said for ten minutes: the server is asked to probe it every minute.
+    let options = url
+        .connect_options()
+        .application_name(application)
+        .options([("tcp_keepalives_idle", "60"), ("tcp_keepalives_interval", "10"), ("client_min_messages", "warning")])
+        .disable_statement_logging();
+    let failed = |said: Said| PgError::Connect { place: url.to_string(), source: said };
+    match tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await {
+        Ok(Ok(session)) => Ok(session),
+        Ok(Err(error)) => Err(failed(Said::from(&error))),
+        Err(_) => Err(failed(Said {
+            message: format!("no answer for {} s", CONNECT_TIMEOUT.as_secs()),
+            state: None,
+        })),
+    }
+}
+
+/// A server, told apart from every other one that this process can reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Made by `initdb`; a physical copy has the same.
+    pub system_identifier: String,
+    /// When the postmaster started: tells a physical copy from its original.
+    pub started_at: DateTime<Utc>,
+    /// `150020`.
+    pub version_num: u32,
+    /// `15.20 (Debian 15.20-0+deb12u1)`.
+    pub version: String,
+}
+
+impl Server {
+    /// The major version.
+    #[must_use]
+    pub fn major(&self) -> u32 {
+        self.version_num / 10_000
+    }
+
+    /// What it says about itself.
+    ///
+    /// # Errors
+    /// The query failed.
+    pub async fn of(session: &mut PgConnection) -> Result<Self, PgError> {
+        let row = sqlx::query(
+            "select (select system_identifier::text from pg_control_system()), pg_postmaster_start_time(), \
+             current_setting('server_version_num')::int4, current_setting('server_version')",
+        )
+        .fetch_one(session)
+        .await
+        .map_err(query_error("asking the server for its identity"))?;
+        Self::read(&row).map_err(query_error("reading the server's identity"))
+    }
+
+    fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            system_identifier: row.try_get(0)?,
+            started_at: row.try_get(1)?,
+            version_num: row.try_get::<i32, _>(2)?.unsigned_abs(),
+            version: row.try_get(3)?,
+        })
+    }
+}
+
+/// The oid of a database on the server of `session`, or none if there is no such database.
+///
+/// # Errors
+/// The query failed.
+pub async fn database_oid(session: &mut PgConnection, dbname: &str) -> Result<Option<u32>, PgError> {
+    let oid: Option<i64> = sqlx::query_scalar("select oid::int8 from pg_database where datname = $1")
+        .bind(dbname)
+        .fetch_optional(session)
+        .await
+        .map_err(query_error(format!("looking for the database {dbname}")))?;
+    Ok(oid.and_then(|oid| u32::try_from(oid).ok()))
+}

@@ -1,0 +1,386 @@
+//! The manifest of a snapshot: what was dumped, when, from where, and everything that belongs to the database itself and
+//! that `pg_dump` without `--create` leaves out.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+
+use crate::names::{DatabaseName, RunId};
+use crate::outside::postgres::{PgError, Server, made, query_error};
+use crate::sql::quote::{identifier, literal};
+
+use super::archive::Digests;
+
+/// The version of this format.
+pub const FORMAT: u32 = 1;
+/// Tables counted by one statement.
+const COUNTED_AT_ONCE: usize = 100;
+
+/// What is in the store about one snapshot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The version of the format.
+    pub format: u32,
+    /// The run that took it.
+    pub run: RunId,
+    /// The database, by its name in the plan.
+    pub database: DatabaseName,
+    /// The time of the snapshot, by the server's clock.
+    pub taken_at: DateTime<Utc>,
+    /// The write-ahead log position at that time.
+    pub lsn: String,
+    /// The server.
+    pub server: ServerFacts,
+    /// What belongs to the database itself.
+    pub properties: Properties,
+    /// Its extensions.
+    pub extensions: Vec<Extension>,
+    /// The roles that own something in it or are granted something: another server needs them first.
+    pub roles: Vec<String>,
+    /// The rows of each table, seen by the very snapshot that was dumped.
+    pub tables: Vec<TableRows>,
+    /// The archive.
+    pub archive: Archive,
+}
+
+impl Manifest {
+    /// Rows in all tables.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.tables.iter().map(|table| table.rows).sum()
+    }
+}
+
+/// The server of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerFacts {
+    /// Made by `initdb`.
+    pub system_identifier: String,
+    /// `15.20 (Debian 15.20-0+deb12u1)`.
+    pub version: String,
+    /// `150020`.
+    pub version_num: u32,
+    /// The major version of the `pg_dump` that was used.
+    pub pg_dump: u32,
+}
+
+impl ServerFacts {
+    /// What is kept of `server`.
+    #[must_use]
+    pub fn new(server: &Server, pg_dump: u32) -> Self {
+        Self {
+            system_identifier: server.system_identifier.clone(),
+            version: server.version.clone(),
+            version_num: server.version_num,
+            pg_dump,
+        }
+    }
+}
+
+/// What belongs to a database itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Properties {
+    /// Its name on the server.
+    pub dbname: String,
+    /// Its oid.
+    pub oid: u32,
+    /// Its owner.
+    pub owner: String,
+    /// `UTF8`.
+    pub encoding: String,
+    /// LC_COLLATE.
+    pub collate: String,
+    /// LC_CTYPE.
+    pub ctype: String,
+    /// `c` (libc), `i` (ICU), `b` (builtin); servers before 15 have libc alone.
+    pub locale_provider: String,
+    /// The locale of a provider other than libc.
+    pub locale: Option<String>,
+    /// The version of the collation when the database was made.
+    pub collation_version: Option<String>,
+    /// Its tablespace.
+    pub tablespace: String,
+    /// Sessions at once; -1 is no limit.
+    pub connection_limit: i32,
+    /// Whether others may make databases from it.
+    pub is_template: bool,
+    /// Whether it has the schema `public`, with which every new database begins.
+    pub has_public: bool,
+    /// Its privileges; none where they are the default ones.
+    pub acl: Option<Vec<Grant>>,
+    /// `ALTER DATABASE … SET` and `ALTER ROLE … IN DATABASE … SET`.
+    pub settings: Vec<Setting>,
+    /// Its comment.
+    pub comment: Option<String>,
+}
+
+/// One privilege on a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The role; none is PUBLIC.
+    pub grantee: Option<String>,
+    /// `CONNECT`, `CREATE`, `TEMPORARY`.
+    pub privilege: String,
+    /// WITH GRANT OPTION.
+    pub grantable: bool,
+}
+
+/// One setting of a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// For this role alone.
+    pub role: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// An extension.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extension {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The schema that its objects are in.
+    pub schema: String,
+}
+
+/// The rows of one table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRows {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// How many.
+    pub rows: u64,
+}
+
+/// The archive of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Archive {
+    /// Relative to the manifest.
+    pub key: String,
+    /// `gzip`.
+    pub compression: String,
+    /// `custom`: what `pg_restore` reads once it is decompressed.
+    pub format: String,
+    /// Sizes and SHA-256, of what is stored and of what it holds.
+    pub digests: ArchiveDigests,
+}
+
+/// Sizes in bytes and SHA-256 in hex.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveDigests {
+    /// Uncompressed.
+    pub bytes: u64,
+    /// Of the uncompressed bytes.
+    pub sha256: String,
+    /// As stored.
+    pub stored_bytes: u64,
+    /// Of the bytes as stored: what `sha256sum` of the object gives.
+    pub stored_sha256: String,
+}
+
+impl From<Digests> for ArchiveDigests {
+    fn from(it: Digests) -> Self {
+        Self { bytes: it.bytes, sha256: it.sha256, stored_bytes: it.stored_bytes, stored_sha256: it.stored_sha256 }
+    }
+}
+
+impl From<ArchiveDigests> for Digests {
+    fn from(it: ArchiveDigests) -> Self {
+        Self { bytes: it.bytes, sha256: it.sha256, stored_bytes: it.stored_bytes, stored_sha256: it.stored_sha256 }
+    }
+}
+
+/// What belongs to the database of `session` itself.
+///
+/// # Errors
+/// A query failed.
+pub async fn properties(session: &mut PgConnection) -> Result<Properties, PgError> {
+    let failed = || query_error("reading the database's properties");
+    // Columns that older servers lack are read through the row as JSON, where a missing one is NULL.
+    let row = sqlx::query(
+        "select d.datname::text, d.oid::int8, pg_get_userbyid(d.datdba)::text, pg_encoding_to_char(d.encoding)::text, \
+         d.datcollate::text, d.datctype::text, coalesce(j->>'datlocprovider', 'c'), \
+         coalesce(j->>'datlocale', j->>'daticulocale'), j->>'datcollversion', \
+         (select spcname::text from pg_tablespace t where t.oid = d.dattablespace), d.datconnlimit, d.datistemplate, \
+         d.datacl is not null, shobj_description(d.oid, 'pg_database'), to_regnamespace('public') is not null \
+         from pg_database d, to_jsonb(d) j where d.datname = current_database()",
+    )
+    .fetch_one(&mut *session)
+    .await
+    .map_err(failed())?;
+    let mut it = read_properties(&row).map_err(failed())?;
+    if it.acl.is_some() {
+        it.acl = Some(grants(session).await?);
+    }
+    it.settings = settings(session).await?;
+    Ok(it)
+}
+
+fn read_properties(row: &PgRow) -> Result<Properties, sqlx::Error> {
+    Ok(Properties {
+        dbname: row.try_get(0)?,
+        oid: u32::try_from(row.try_get::<i64, _>(1)?).map_err(|error| sqlx::Error::Decode(error.into()))?,
+        owner: row.try_get(2)?,
+        encoding: row.try_get(3)?,
+        collate: row.try_get(4)?,
+        ctype: row.try_get(5)?,
+        locale_provider: row.try_get(6)?,
+        locale: row.try_get(7)?,
+        collation_version: row.try_get(8)?,
+        tablespace: row.try_get(9)?,
+        connection_limit: row.try_get(10)?,
+        is_template: row.try_get(11)?,
+        has_public: row.try_get(14)?,
+        acl: row.try_get::<bool, _>(12)?.then(Vec::new),
+        settings: Vec::new(),
+        comment: row.try_get(13)?,
+    })
+}
+
+async fn grants(session: &mut PgConnection) -> Result<Vec<Grant>, PgError> {
+    let rows: Vec<(Option<String>, String, bool)> = sqlx::query_as(
+        "select r.rolname::text, a.privilege_type, a.is_grantable from pg_database d, aclexplode(d.datacl) a left join \
+         pg_roles r on r.oid = a.grantee where d.datname = current_database() order by 1 nulls first, 2",
+    )
+    .fetch_all(session)
+    .await
+    .map_err(query_error("reading the database's privileges"))?;
+    Ok(rows.into_iter().map(|(grantee, privilege, grantable)| Grant { grantee, privilege, grantable }).collect())
+}
+
+async fn settings(session: &mut PgConnection) -> Result<Vec<Setting>, PgError> {
+    let rows: Vec<(Option<String>, String)> = sqlx::query_as(
+        "select r.rolname::text, c.setting from pg_db_role_setting s join pg_database d on d.oid = s.setdatabase cross join \
+         unnest(s.setconfig) with ordinality c (setting, place) left join pg_roles r on r.oid = s.setrole \
+         where d.datname = current_database() order by 1 nulls first, c.place",
+    )
+    .fetch_all(session)
+    .await
+    .map_err(query_error("reading the database's settings"))?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|(role, text)| {
+            let (name, value) = text.split_once('=')?;
+            Some(Setting { role, name: name.into(), value: value.into() })
+        })
+        .collect())
+}
+
+/// What a database holds, as far as a restore needs to know it beforehand.
+#[derive(Debug, Clone)]
+pub struct Contents {
+    /// Its extensions.
+    pub extensions: Vec<Extension>,
+    /// The roles that it refers to.
+    pub roles: Vec<String>,
+    /// Its tables whose rows `pg_dump` takes. Materialised views are computed again, and extensions bring their own.
+    pub tables: Vec<(String, String)>,
+}
+
+/// Lists extensions, roles and tables of the database of `session`.
+///
+/// # Errors
+/// A query failed.
+pub async fn contents(session: &mut PgConnection) -> Result<Contents, PgError> {
+    let extensions: Vec<(String, String, String)> = sqlx::query_as(
+        "select extname::text, extversion, n.nspname::text from pg_extension e join pg_namespace n on n.oid = \
+         e.extnamespace order by 1",
+    )
+    .fetch_all(&mut *session)
+    .await
+    .map_err(query_error("listing extensions"))?;
+    let roles = sqlx::query_scalar(
+        "select distinct r.rolname::text from pg_shdepend s join pg_database d on d.datname = current_database() join \
+         pg_roles r on r.oid = s.refobjid where s.refclassid = 'pg_authid'::regclass and (s.dbid = d.oid or (s.dbid = 0 \
+         and s.classid = 'pg_database'::regclass and s.objid = d.oid)) order by 1",
+    )
+    .fetch_all(&mut *session)
+    .await
+    .map_err(query_error("listing the roles that the database refers to"))?;
+    let tables = sqlx::query_as(
+        "select n.nspname::text, c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace where \
+         c.relkind = 'r' and c.relpersistence <> 't' and n.nspname <> 'information_schema' and n.nspname !~ '^pg_' and \
+         not exists (select from pg_depend x where x.classid = \
+         'pg_class'::regclass and x.objid = c.oid and x.deptype = 'e') order by 1, 2",
+    )
+    .fetch_all(session)
+    .await
+    .map_err(query_error("listing tables"))?;
+    let extensions =
+        extensions.into_iter().map(|(name, version, schema)| Extension { name, version, schema }).collect();
+    Ok(Contents { extensions, roles, tables })
+}
+
+/// Counts the rows of tables, under the transaction of `session`.
+///
+/// # Errors
+/// A query failed.
+pub async fn row_counts(session: &mut PgConnection, tables: &[(String, String)]) -> Result<Vec<TableRows>, PgError> {
+    let mut counted = Vec::with_capacity(tables.len());
+    for some in tables.chunks(COUNTED_AT_ONCE) {
+        let counts: Vec<String> = some
+            .iter()
+            .map(|(schema, name)| {
+                format!(
+                    "select {}, {}, count(*) from only {}.{}",
+                    literal(schema),
+                    literal(name),
+                    identifier(schema),
+                    identifier(name)
+                )
+            })
+            .collect();
+        let rows: Vec<(String, String, i64)> = sqlx::query_as(made(counts.join(" union all ")))
+            .fetch_all(&mut *session)
+            .await
+            .map_err(query_error("counting rows"))?;
+        counted.extend(rows.into_iter().map(|(schema, name, rows)| TableRows { schema, name, rows: rows.unsigned_abs() }));
+    }
+    counted.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
+    Ok(counted)
+}
+
+/// The differences between counts, in words; empty if there are none.
+#[must_use]
+pub fn count_differences(expected: &[TableRows], found: &[TableRows]) -> Vec<String> {
+    let by_name = |tables: &[TableRows]| -> BTreeMap<(String, String), u64> {
+        tables.iter().map(|it| ((it.schema.clone(), it.name.clone()), it.rows)).collect()
+    };
+    let (expected, found) = (by_name(expected), by_name(found));
+    let missing = expected.iter().filter_map(|(name, rows)| match found.get(name) {
+        Some(count) if count == rows => None,
+        Some(count) => Some(format!("{}.{} has {count} rows, and {rows} were dumped", name.0, name.1)),
+        None => Some(format!("{}.{} is missing", name.0, name.1)),
+    });
+    let extra = found.keys().filter(|name| !expected.contains_key(name));
+    missing.chain(extra.map(|name| format!("{}.{} was not dumped", name.0, name.1))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(name: &str, rows: u64) -> TableRows {
+        TableRows { schema: "public".into(), name: name.into(), rows }
+    }
+
+    #[test]
+    fn differences_name_the_table_and_both_counts() {
+        let expected = [table("a", 1), table("b", 2), table("c", 3)];
+        let found = [table("a", 1), table("b", 5), table("d", 0)];
+        assert_eq!(
+            count_differences(&expected, &found),
+            ["public.b has 5 rows, and 2 were dumped", "public.c is missing", "public.d was not dumped"]
+        );
+        assert!(count_differences(&expected, &expected).is_empty());
+    }
+}

@@ -1,0 +1,172 @@
+//! How it was: the compressed `pg_dump` archive of one database in the store, with its manifest. Stock tools restore it.
+
+pub mod archive;
+pub mod dump;
+pub mod manifest;
+pub mod restore;
+pub mod swap;
+
+use crate::journal;
+use crate::names::{DatabaseName, RunId};
+use crate::outside::interrupt::Interrupted;
+use crate::outside::postgres::PgError;
+use crate::outside::process::ToolError;
+use crate::outside::store::{Store, StoreError};
+
+use manifest::Manifest;
+
+/// Why a snapshot was not taken, verified or restored.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum SnapshotError {
+    /// A database failed.
+    #[error("{database}: {source}")]
+    #[diagnostic(code("snapshot.database"))]
+    Database {
+        /// Which.
+        database: DatabaseName,
+        /// How.
+        #[source]
+        #[diagnostic_source]
+        source: PgError,
+    },
+    /// `pg_dump` or `pg_restore` failed.
+    #[error("{database}: {what}")]
+    #[diagnostic(code("snapshot.program"), help("{help}"))]
+    Program {
+        /// Which database.
+        database: DatabaseName,
+        /// What is now the case.
+        what: String,
+        /// What to do.
+        help: String,
+        /// How it failed.
+        #[source]
+        source: ToolError,
+    },
+    /// The pipe to or from a program broke.
+    #[error("{database}: the stream between {program} and the store broke")]
+    #[diagnostic(code("snapshot.stream"))]
+    Stream {
+        /// Which database.
+        database: DatabaseName,
+        /// `pg_dump` or `pg_restore`.
+        program: &'static str,
+        /// How.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The store failed.
+    #[error("{database}: {source}")]
+    #[diagnostic(code("snapshot.store"))]
+    Store {
+        /// Which database.
+        database: DatabaseName,
+        /// How.
+        #[source]
+        #[diagnostic_source]
+        source: StoreError,
+    },
+    /// There is no whole snapshot.
+    #[error("run {run} has no snapshot of {database}")]
+    #[diagnostic(code("snapshot.none"), help("`migrate snapshot list` shows what there is. A snapshot without a manifest was never finished."))]
+    None {
+        /// The run.
+        run: RunId,
+        /// The database.
+        database: DatabaseName,
+    },
+    /// The manifest cannot be read.
+    #[error("{key} is not a manifest that this version of migrate can read")]
+    #[diagnostic(code("snapshot.manifest"), help("Use the version of `migrate` that wrote it, or restore by hand as docs/restore-by-hand.md says."))]
+    Manifest {
+        /// The object.
+        key: String,
+        /// How.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// What is in the store is not what was sent.
+    #[error("{database}: the archive {key} is damaged: {what}")]
+    #[diagnostic(code("snapshot.damaged"), help("Do not restore it. Look for another snapshot with `migrate snapshot list`."))]
+    Damaged {
+        /// Which database.
+        database: DatabaseName,
+        /// The object.
+        key: String,
+        /// What differs.
+        what: String,
+    },
+    /// The restored rows are not those of the snapshot.
+    #[error("{database}: the restored database differs from the snapshot: {what}")]
+    #[diagnostic(code("snapshot.differs"), help("The live database was not touched. The side database {side} is kept for a look."))]
+    Differs {
+        /// Which database.
+        database: DatabaseName,
+        /// Tables and counts.
+        what: String,
+        /// The side database.
+        side: String,
+    },
+    /// A signal.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+impl SnapshotError {
+    /// For `map_err`: a query on `database` failed.
+    pub fn database(database: &DatabaseName) -> impl Fn(PgError) -> Self {
+        move |source| Self::Database { database: database.clone(), source }
+    }
+
+    /// For `map_err`: the store failed on behalf of `database`.
+    pub fn store(database: &DatabaseName) -> impl Fn(StoreError) -> Self {
+        move |source| Self::Store { database: database.clone(), source }
+    }
+}
+
+/// The folder of a snapshot, relative to the store.
+#[must_use]
+pub fn folder(run: &RunId, database: &DatabaseName) -> String {
+    format!("{}/snapshots/{database}", journal::folder(run))
+}
+
+/// The archive of a snapshot, relative to the store: `gunzip` makes of it what `pg_restore` reads.
+#[must_use]
+pub fn archive_key(run: &RunId, database: &DatabaseName) -> String {
+    format!("{}/archive.dump.gz", folder(run, database))
+}
+
+fn manifest_key(run: &RunId, database: &DatabaseName) -> String {
+    format!("{}/manifest.json", folder(run, database))
+}
+
+/// The manifest of a snapshot. Without one, there is no snapshot.
+///
+/// # Errors
+/// There is none, it cannot be read, or the store failed.
+pub async fn manifest(store: &Store, run: &RunId, database: &DatabaseName) -> Result<Manifest, SnapshotError> {
+    let key = manifest_key(run, database);
+    let text = store.get(&key).await.map_err(SnapshotError::store(database))?;
+    let text = text.ok_or_else(|| SnapshotError::None { run: run.clone(), database: database.clone() })?;
+    serde_json::from_slice(&text).map_err(|source| SnapshotError::Manifest { key, source })
+}
+
+/// The manifests of all snapshots of a run, by database.
+///
+/// # Errors
+/// One cannot be read, or the store failed.
+pub async fn manifests(store: &Store, run: &RunId) -> Result<Vec<Manifest>, SnapshotError> {
+    let folder = format!("{}/snapshots", journal::folder(run));
+    let failed = |source| SnapshotError::Store { database: DatabaseName::new("store").expect("a name"), source };
+    let mut found = Vec::new();
+    for name in store.folders(&folder).await.map_err(failed)? {
+        let Ok(database) = DatabaseName::new(name) else { continue };
+        match manifest(store, run, &database).await {
+            Ok(manifest) => found.push(manifest),
+            Err(SnapshotError::None { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,227 @@
+//! Restoring a snapshot into a side database: store → digest → gunzip → `pg_restore`, then row counts compared with the
+//! manifest. The live database is not touched here; `swap` puts the side database in its place.
+
+use std::process::Stdio;
+use std::time::Instant;
+
+use futures::StreamExt;
+use sqlx::PgConnection;
+use tokio::io::AsyncWriteExt;
+
+use crate::event::Event;
+use crate::names::{DatabaseName, RunId};
+use crate::outside::postgres::{self, MAINTENANCE, PgError, Server, connect, database_oid, made, query_error};
+use crate::outside::process::{Child, PgTools};
+use crate::outside::store::Store;
+use crate::outside::url::DatabaseUrl;
+use crate::sql::quote::{identifier, literal};
+use crate::world::World;
+
+use super::archive::{self, Digests, Stage};
+use super::manifest::{Manifest, Properties, contents, count_differences, row_counts};
+use super::{SnapshotError, archive_key};
+
+/// PostgreSQL cuts longer names off without a word.
+const NAME_LIMIT: usize = 63;
+/// Progress is told after each so many compressed bytes.
+const PROGRESS: u64 = 8 << 20;
+
+/// A name for a database beside `dbname` that says what it is for and which run it belongs to.
+#[must_use]
+pub fn name_beside(dbname: &str, what: &str, run: &RunId) -> String {
+    let tail = format!("__{what}_{}", run.as_str().replace('-', "_"));
+    let mut room = NAME_LIMIT.saturating_sub(tail.len()).min(dbname.len());
+    while !dbname.is_char_boundary(room) {
+        room -= 1;
+    }
+    format!("{}{tail}", &dbname[..room])
+}
+
+/// A side database that holds what the snapshot holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SideDatabase {
+    /// Its name on the server.
+    pub name: String,
+    /// Its oid.
+    pub oid: u32,
+    /// Rows compared with the manifest.
+    pub rows: u64,
+}
+
+/// Restores the snapshot of `manifest` into a new database called `side` on the server of `url`. One of that name is
+/// dropped first: it is what an earlier attempt left.
+///
+/// # Errors
+/// What failed. The live database was not touched.
+pub async fn into_side(
+    world: &World,
+    store: &Store,
+    manifest: &Manifest,
+    url: &DatabaseUrl,
+    side: &str,
+) -> Result<SideDatabase, SnapshotError> {
+    let (name, begun) = (&manifest.database, Instant::now());
+    let application = format!("migrate {}", manifest.run);
+    let maintenance = url.with_dbname(MAINTENANCE);
+    let mut session = connect(&maintenance, &application).await.map_err(SnapshotError::database(name))?;
+    let server = Server::of(&mut session).await.map_err(SnapshotError::database(name))?;
+    let failed = |source| SnapshotError::Program {
+        database: name.clone(),
+        what: "the restore into a side database is incomplete".into(),
+        help: "The live database was not touched; correct the cause and run the same command again.".into(),
+        source,
+    };
+    let tools = world.tools.for_server(server.major()).await.map_err(failed)?;
+    create(&mut session, &manifest.properties, side).await.map_err(SnapshotError::database(name))?;
+    let beside = url.with_dbname(side);
+    if !manifest.properties.has_public {
+        let mut inside = connect(&beside, &application).await.map_err(SnapshotError::database(name))?;
+        run_sql(&mut inside, "drop schema public".into()).await.map_err(SnapshotError::database(name))?;
+    }
+    world.interrupt.or(fill(world, store, manifest, &tools, &beside)).await??;
+    let rows = world.interrupt.or(compare(manifest, &beside, &application, side)).await??;
+    let oid = database_oid(&mut session, side).await.map_err(SnapshotError::database(name))?;
+    let oid = oid.ok_or_else(|| SnapshotError::Differs {
+        database: name.clone(),
+        what: "the side database is gone".into(),
+        side: side.into(),
+    })?;
+    let seconds = begun.elapsed().as_secs_f64();
+    world.tell(Event::Restored { database: name.clone(), side: side.into(), rows, seconds });
+    Ok(SideDatabase { name: side.into(), oid, rows })
+}
+
+async fn run_sql(session: &mut PgConnection, sql: String) -> Result<(), PgError> {
+    let what = sql.chars().take(60).collect::<String>();
+    sqlx::raw_sql(made(sql)).execute(session).await.map_err(query_error(what))?;
+    Ok(())
+}
+
+async fn create(session: &mut PgConnection, like: &Properties, side: &str) -> Result<(), PgError> {
+    run_sql(session, format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(side))).await?;
+    let mut sql = format!(
+        "CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",
+        identifier(side),
+        identifier(&like.owner),
+        literal(&like.encoding),
+        literal(&like.collate),
+        literal(&like.ctype),
+    );
+    let locale = literal(like.locale.as_deref().unwrap_or_default());
+    match like.locale_provider.as_str() {
+        "i" => sql += &format!(" LOCALE_PROVIDER icu ICU_LOCALE {locale}"),
+        "b" => sql += &format!(" LOCALE_PROVIDER builtin BUILTIN_LOCALE {locale}"),
+        _ => {}
+    }
+    if like.tablespace != "pg_default" {
+        sql += &format!(" TABLESPACE {}", identifier(&like.tablespace));
+    }
+    run_sql(session, sql).await
+}
+
+/// store → digest → gunzip → `pg_restore`.
+async fn fill(world: &World, store: &Store, manifest: &Manifest, tools: &PgTools, side: &DatabaseUrl) -> Result<(), SnapshotError> {
+    let name = &manifest.database;
+    let dbname = side.dbname().to_owned();
+    let args = ["--format=custom".into(), "--exit-on-error".into(), "--no-password".into(), format!("--dbname={dbname}")];
+    let failed = |source| SnapshotError::Program {
+        database: name.clone(),
+        what: format!("the restore into {dbname} is incomplete"),
+        help: "The live database was not touched; correct the cause and run the same command again.".into(),
+        source,
+    };
+    let restore = tools.start("pg_restore", &args, &side.libpq_env(), Stdio::piped(), Stdio::null()).map_err(failed)?;
+    let expected = Digests::from(manifest.archive.digests.clone());
+    let (passed, ended) = pump(world, store, manifest, restore, expected.stored_bytes).await?;
+    // What pg_restore says comes first: a pipe that broke is its doing.
+    ended.map_err(failed)?;
+    let broke = |source| SnapshotError::Stream { database: name.clone(), program: "pg_restore", source };
+    let passed = passed.map_err(broke)?;
+    if passed != expected {
+        return Err(SnapshotError::Damaged {
+            database: name.clone(),
+            key: archive_key(&manifest.run, name),
+            what: format!("its SHA-256 is {}, and {} was sent", passed.stored_sha256, expected.stored_sha256),
+        });
+    }
+    Ok(())
+}
+
+type Ended = (std::io::Result<Digests>, Result<(), crate::outside::process::ToolError>);
+
+async fn pump(world: &World, store: &Store, manifest: &Manifest, mut restore: Child, size: u64) -> Result<Ended, SnapshotError> {
+    let name = &manifest.database;
+    let mut archive = store.read(&archive_key(&manifest.run, name), size);
+    let mut stdin = restore.stdin().expect("pg_restore was started with a pipe");
+    let Stage { input, mut output, done } = archive::decompress();
+    let reading = async {
+        let mut so_far = 0;
+        while let Some(chunk) = archive.next().await {
+            let chunk = chunk.map_err(SnapshotError::store(name))?;
+            let before = so_far;
+            so_far += chunk.len() as u64;
+            if before / PROGRESS != so_far / PROGRESS {
+                world.tell(Event::RestoreProgressed { database: name.clone(), stored_bytes: so_far, of: size });
+            }
+            if input.send(chunk).await.is_err() {
+                break;
+            }
+        }
+        drop(input);
+        Ok(())
+    };
+    let writing = async {
+        while let Some(chunk) = output.recv().await {
+            if stdin.write_all(&chunk).await.is_err() {
+                break;
+            }
+        }
+        // Closing both ends tells pg_restore that this is all, and the stage that nobody listens any more.
+        drop((stdin, output));
+        Ok(())
+    };
+    tokio::try_join!(reading, writing)?;
+    Ok((archive::join(done).await, restore.finish().await))
+}
+
+/// Gathers statistics, so that the first queries after the swap are planned as before, and compares row counts.
+async fn compare(manifest: &Manifest, side: &DatabaseUrl, application: &str, dbname: &str) -> Result<u64, SnapshotError> {
+    let name = &manifest.database;
+    let mut session = connect(side, application).await.map_err(SnapshotError::database(name))?;
+    sqlx::raw_sql("set row_security = off; analyze")
+        .execute(&mut session)
+        .await
+        .map_err(postgres::query_error("gathering statistics"))
+        .map_err(SnapshotError::database(name))?;
+    let there = contents(&mut session).await.map_err(SnapshotError::database(name))?;
+    let found = row_counts(&mut session, &there.tables).await.map_err(SnapshotError::database(name))?;
+    let differences = count_differences(&manifest.tables, &found);
+    if differences.is_empty() {
+        return Ok(manifest.rows());
+    }
+    Err(SnapshotError::Differs { database: name.clone(), what: differences.join("; "), side: dbname.to_owned() })
+}
+
+/// Drops a side database that is no longer wanted.
+///
+/// # Errors
+/// The server refuses.
+pub async fn drop_side(url: &DatabaseUrl, database: &DatabaseName, side: &str, run: &RunId) -> Result<(), SnapshotError> {
+    let mut session =
+        connect(&url.with_dbname(MAINTENANCE), &format!("migrate {run}")).await.map_err(SnapshotError::database(database))?;
+    let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(side));
+    run_sql(&mut session, sql).await.map_err(SnapshotError::database(database))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_beside_fit_and_keep_their_tail() {
+        let run = RunId::new("20261121-174311-482k3f").expect("an id");
+        assert_eq!(name_beside("mobius", "restore", &run), "mobius__restore_20261121_174311_482k3f");
+        let long = name_beside(&"ü".repeat(31), "replaced", &run);
+        assert!(long.len() <= NAME_LIMIT && long.ends_with("__replaced_20261121_174311_482k3f"), "{long}");
+    }
+}

@@ -1,0 +1,283 @@
+//! The exchange: side databases take the places of the live ones of one server, in one transaction, and what belongs to a
+//! database itself comes along.
+//!
+//! `ALTER DATABASE … RENAME` takes an exclusive lock on the database and then waits up to five seconds for its sessions to
+//! leave. New sessions wait for that lock, and when it is released they find the other database under the name. So the
+//! database is never marked as closed, and there is nothing to open again: whatever happens to us, the lock ends with the
+//! transaction.
+
+use std::time::{Duration, Instant};
+
+use sqlx::PgConnection;
+
+use crate::journal::entry::Swap;
+use crate::names::RunId;
+use crate::outside::postgres::{MAINTENANCE, PgError, Said, connect, database_error, database_oid, made, query_error};
+use crate::outside::url::DatabaseUrl;
+use crate::sql::quote::{identifier, literal};
+
+use super::manifest::{Properties, Setting};
+
+/// Pause between two rounds of ending sessions.
+const ROUND: Duration = Duration::from_millis(20);
+/// The server waits five seconds for sessions to leave; this often it is asked to.
+const ATTEMPTS: u32 = 4;
+/// SQL state of a rename that found sessions on the database.
+const IN_USE: &str = "55006";
+
+/// Why databases were not exchanged. None of them was.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum SwapError {
+    /// Somebody stays.
+    #[error("sessions stay on {databases}: {sessions}")]
+    #[diagnostic(
+        code("swap.in_use"),
+        help("End them as a superuser with `select pg_terminate_backend(PID)`, or stop the program, then run `migrate rollback {run}` again.")
+    )]
+    InUse {
+        /// The databases.
+        databases: String,
+        /// Who.
+        sessions: String,
+        /// The run.
+        run: RunId,
+    },
+    /// The server refused.
+    #[error("the databases could not be exchanged")]
+    #[diagnostic(code("swap.refused"))]
+    Refused(#[source] Said),
+    /// A query of ours failed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Postgres(#[from] PgError),
+}
+
+/// What an exchange did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Swapped {
+    /// How long the databases were unreachable.
+    pub seconds: f64,
+    /// What did not come along, and why.
+    pub notes: Vec<String>,
+}
+
+/// Exchanges the databases of one server. `properties` are those of the snapshots, in the order of `swaps`.
+///
+/// # Errors
+/// [`SwapError`]; every database is then where it was.
+pub async fn swap(url: &DatabaseUrl, run: &RunId, swaps: &[Swap], properties: &[&Properties]) -> Result<Swapped, SwapError> {
+    let maintenance = url.with_dbname(MAINTENANCE);
+    let mut session = connect(&maintenance, &format!("migrate {run}")).await?;
+    let mut usher = connect(&maintenance, &format!("migrate {run} ending sessions")).await?;
+    for attempt in 1.. {
+        match exchange(&mut session, &mut usher, swaps, properties).await {
+            Ok(swapped) => return Ok(swapped),
+            Err(error) => {
+                // A lost session may have committed: the oids tell.
+                if database_error(&error).is_none() && took_place(&mut usher, swaps).await? {
+                    return Ok(Swapped { seconds: 0.0, notes: Vec::new() });
+                }
+                let _ = sqlx::raw_sql("ROLLBACK").execute(&mut session).await;
+                let in_use = database_error(&error).is_some_and(|said| said.code() == IN_USE);
+                if !in_use {
+                    return Err(SwapError::Refused(Said::from(&error)));
+                }
+                if attempt == ATTEMPTS {
+                    return Err(still_there(&mut usher, run, swaps).await?);
+                }
+            }
+        }
+    }
+    unreachable!("the loop ends at the last attempt")
+}
+
+/// Whether every one of `swaps` is committed, by the oid that its name has now.
+///
+/// # Errors
+/// A query failed.
+pub async fn took_place(session: &mut PgConnection, swaps: &[Swap]) -> Result<bool, PgError> {
+    for swap in swaps {
+        if database_oid(session, &swap.dbname).await? != Some(swap.side_oid) {
+            return Ok(false);
+        }
+    }
+    Ok(!swaps.is_empty())
+}
+
+async fn exchange(
+    session: &mut PgConnection,
+    usher: &mut PgConnection,
+    swaps: &[Swap],
+    properties: &[&Properties],
+) -> Result<Swapped, sqlx::Error> {
+    sqlx::raw_sql("BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '30s'").execute(&mut *session).await?;
+    let mut notes = Vec::new();
+    for (swap, properties) in swaps.iter().zip(properties) {
+        carry_over(session, &swap.side, properties, &mut notes).await?;
+    }
+    let oids: Vec<i64> = swaps.iter().flat_map(|swap| [i64::from(swap.oid), i64::from(swap.side_oid)]).collect();
+    let begun = Instant::now();
+    let renaming = async {
+        for swap in swaps {
+            let rename = |from: &str, to: &str| format!("ALTER DATABASE {} RENAME TO {}", identifier(from), identifier(to));
+            sqlx::raw_sql(made(rename(&swap.dbname, &swap.kept_as))).execute(&mut *session).await?;
+            sqlx::raw_sql(made(rename(&swap.side, &swap.dbname))).execute(&mut *session).await?;
+        }
+        sqlx::raw_sql("COMMIT").execute(&mut *session).await
+    };
+    // Sessions are ended for as long as the renames wait for them to leave.
+    tokio::select! {
+        renamed = renaming => { renamed?; }
+        error = end_sessions(usher, &oids) => return Err(error),
+    }
+    Ok(Swapped { seconds: begun.elapsed().as_secs_f64(), notes })
+}
+
+/// Ends sessions again and again; returns only if that fails.
+async fn end_sessions(usher: &mut PgConnection, oids: &[i64]) -> sqlx::Error {
+    loop {
+        // A role that may not end a session is not asked to: the failure would end the whole statement.
+        let ended = sqlx::query(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datid::int8 = any($1) and pid <> \
+             pg_backend_pid() and backend_type = 'client backend' and (select s.rolsuper or ((pg_has_role(s.oid, usesysid, \
+             'member') or pg_has_role(s.oid, 'pg_signal_backend', 'member')) and not (select t.rolsuper from pg_roles t \
+             where t.oid = usesysid)) from pg_roles s where s.rolname = current_user)",
+        )
+        .bind(oids)
+        .execute(&mut *usher)
+        .await;
+        if let Err(error) = ended {
+            return error;
+        }
+        tokio::time::sleep(ROUND).await;
+    }
+}
+
+async fn still_there(usher: &mut PgConnection, run: &RunId, swaps: &[Swap]) -> Result<SwapError, PgError> {
+    let oids: Vec<i64> = swaps.iter().flat_map(|swap| [i64::from(swap.oid), i64::from(swap.side_oid)]).collect();
+    let mut sessions: Vec<String> = sqlx::query_scalar(
+        "select format('pid %s of role %s (%s)', pid, coalesce(usename, '?'), coalesce(nullif(application_name, ''), \
+         backend_type)) from pg_stat_activity where datid::int8 = any($1) order by pid",
+    )
+    .bind(&oids)
+    .fetch_all(&mut *usher)
+    .await
+    .map_err(query_error("looking for sessions that stay"))?;
+    let prepared: Vec<String> = sqlx::query_scalar(
+        "select format('the prepared transaction %L of role %s', gid, owner) from pg_prepared_xacts join pg_database d on \
+         d.datname = database where d.oid::int8 = any($1) order by 1",
+    )
+    .bind(&oids)
+    .fetch_all(usher)
+    .await
+    .map_err(query_error("looking for prepared transactions"))?;
+    sessions.extend(prepared);
+    let databases: Vec<&str> = swaps.iter().map(|swap| swap.dbname.as_str()).collect();
+    Ok(SwapError::InUse { databases: databases.join(", "), sessions: sessions.join(", "), run: run.clone() })
+}
+
+/// Gives `side` what belongs to a database itself. The owner it has from its making. What the role may not set is noted.
+async fn carry_over(session: &mut PgConnection, side: &str, like: &Properties, notes: &mut Vec<String>) -> Result<(), sqlx::Error> {
+    for statement in statements(side, like) {
+        let guarded = format!("SAVEPOINT carry; {statement}; RELEASE SAVEPOINT carry");
+        if let Err(error) = sqlx::raw_sql(made(guarded)).execute(&mut *session).await {
+            let Some(said) = database_error(&error) else { return Err(error) };
+            notes.push(format!("{}: not carried over, {} (SQLSTATE {}): {statement}", like.dbname, said.message(), said.code()));
+            sqlx::raw_sql("ROLLBACK TO SAVEPOINT carry").execute(&mut *session).await?;
+        }
+    }
+    Ok(())
+}
+
+fn statements(side: &str, like: &Properties) -> Vec<String> {
+    let it = identifier(side);
+    let mut all = Vec::new();
+    if like.connection_limit != -1 {
+        all.push(format!("ALTER DATABASE {it} CONNECTION LIMIT {}", like.connection_limit));
+    }
+    if like.is_template {
+        all.push(format!("ALTER DATABASE {it} IS_TEMPLATE true"));
+    }
+    if let Some(comment) = &like.comment {
+        all.push(format!("COMMENT ON DATABASE {it} IS {}", literal(comment)));
+    }
+    all.extend(like.settings.iter().map(|setting| set(&it, setting)));
+    if let Some(grants) = &like.acl {
+        all.push(format!("REVOKE ALL ON DATABASE {it} FROM PUBLIC, {}", identifier(&like.owner)));
+        all.extend(grants.iter().map(|grant| {
+            let to = grant.grantee.as_deref().map_or_else(|| "PUBLIC".into(), identifier);
+            let option = if grant.grantable { " WITH GRANT OPTION" } else { "" };
+            format!("GRANT {} ON DATABASE {it} TO {to}{option}", grant.privilege)
+        }));
+    }
+    all
+}
+
+fn set(database: &str, setting: &Setting) -> String {
+    /// Settings whose value is a list of names, each quoted on its own, as in PostgreSQL's `variable_is_guc_list_quote`.
+    const LISTS: [&str; 6] = [
+        "local_preload_libraries",
+        "search_path",
+        "session_preload_libraries",
+        "shared_preload_libraries",
+        "temp_tablespaces",
+        "unix_socket_directories",
+    ];
+    let value = if LISTS.contains(&setting.name.as_str()) {
+        list_elements(&setting.value).iter().map(|element| literal(element)).collect::<Vec<_>>().join(", ")
+    } else {
+        literal(&setting.value)
+    };
+    let name: Vec<String> = setting.name.split('.').map(identifier).collect();
+    let whose = match &setting.role {
+        Some(role) => format!("ALTER ROLE {} IN DATABASE {database}", identifier(role)),
+        None => format!("ALTER DATABASE {database}"),
+    };
+    format!("{whose} SET {} TO {value}", name.join("."))
+}
+
+/// The elements of a list as PostgreSQL keeps it: `"$user", public`.
+fn list_elements(list: &str) -> Vec<String> {
+    let (mut elements, mut element, mut quoted) = (Vec::new(), String::new(), false);
+    let mut letters = list.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' if quoted && letters.peek() == Some(&'"') => element.extend(letters.next()),
+            '"' => quoted = !quoted,
+            ',' if !quoted => elements.push(std::mem::take(&mut element)),
+            c if c.is_whitespace() && !quoted => {}
+            c => element.push(c),
+        }
+    }
+    elements.push(element);
+    elements
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_taken_apart_as_postgresql_keeps_them() {
+        assert_eq!(list_elements("\"$user\", public"), ["$user", "public"]);
+        assert_eq!(list_elements("\"a,b\", \"c\"\"d\", e"), ["a,b", "c\"d", "e"]);
+        assert_eq!(list_elements("\"\""), [""]);
+    }
+
+    #[test]
+    fn settings_are_quoted() {
+        let setting = |role: Option<&str>, name: &str, value: &str| Setting {
+            role: role.map(str::to_owned),
+            name: name.into(),
+            value: value.into(),
+        };
+        assert_eq!(
+            set("\"d\"", &setting(None, "search_path", "\"$user\", app")),
+            "ALTER DATABASE \"d\" SET \"search_path\" TO '$user', 'app'"
+        );
+        assert_eq!(
+            set("\"d\"", &setting(Some("r"), "my.own", "it's")),
+            "ALTER ROLE \"r\" IN DATABASE \"d\" SET \"my\".\"own\" TO 'it''s'"
+        );
+    }
+}
