@@ -1,0 +1,3 @@
+ALTER TABLE payer
+    DROP CONSTRAINT payer_region,
+    ADD CONSTRAINT payer_region CHECK (region ~ '^[A-Z]{2}$') NOT VALID;

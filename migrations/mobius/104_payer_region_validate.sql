@@ -1,0 +1,1 @@
+ALTER TABLE payer VALIDATE CONSTRAINT payer_region;

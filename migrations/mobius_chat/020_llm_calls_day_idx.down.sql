@@ -1,0 +1,1 @@
+DROP INDEX llm_calls_called_at;

@@ -1,0 +1,1 @@
+DROP INDEX answer_citations_source;

@@ -1,0 +1,1 @@
+ALTER TABLE chat_feedback VALIDATE CONSTRAINT chat_feedback_surface;

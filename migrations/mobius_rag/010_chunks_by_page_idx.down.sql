@@ -1,0 +1,1 @@
+DROP INDEX hierarchical_chunks_page;

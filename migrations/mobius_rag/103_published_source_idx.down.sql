@@ -1,0 +1,2 @@
+DROP INDEX extracted_facts_unverified;
+DROP INDEX rag_published_embeddings_fact;

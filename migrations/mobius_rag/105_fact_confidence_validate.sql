@@ -1,0 +1,1 @@
+ALTER TABLE extracted_facts VALIDATE CONSTRAINT extracted_facts_confidence;

@@ -1,0 +1,2 @@
+ALTER TABLE user_preference ADD CONSTRAINT user_preference_language CHECK (language ~ '^[a-z]{2}(-[A-Z]{2})?$') NOT VALID;
+ALTER TABLE user_preference VALIDATE CONSTRAINT user_preference_language;
