@@ -150,6 +150,12 @@ impl RunState {
         self.command == Some(Command::Apply) && matches!(self.outcome, None | Some(Outcome::Halted))
     }
 
+    /// Whether this is a release of `target`.
+    #[must_use]
+    pub fn is_release_of(&self, target: &TargetName) -> bool {
+        self.command == Some(Command::Apply) && self.target.as_ref() == Some(target)
+    }
+
     /// The word for its state, as in JSON.
     #[must_use]
     pub fn word(&self) -> &'static str {

@@ -6,7 +6,7 @@ pub mod manifest;
 pub mod restore;
 pub mod swap;
 
-use crate::journal;
+use crate::journal::{self, JournalError};
 use crate::names::{DatabaseName, RunId};
 use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::PgError;
@@ -107,6 +107,10 @@ pub enum SnapshotError {
         /// The side database.
         side: String,
     },
+    /// The journal could not be written or read.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Journal(Box<JournalError>),
     /// A signal.
     #[error(transparent)]
     #[diagnostic(transparent)]

@@ -1,0 +1,276 @@
+//! Everything that `apply` needs, looked at before anything is changed: programs, privileges, extensions, connections, the
+//! store. Each finding that is bad comes with its remedy.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use serde::Serialize;
+use sqlx::{PgConnection, Row};
+
+use crate::failure::{Blame, Failure, list};
+use crate::names::{DatabaseName, RunId};
+use crate::outside::clock;
+use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect, query_error};
+use crate::outside::store::Store;
+use crate::plan::{Database, Plan};
+use crate::run::lock::who_holds;
+use crate::run::survey::Survey;
+use crate::world::World;
+
+/// Sessions that a run needs for one database at its widest: the lock, the snapshot and `pg_dump`, or a step and its copy.
+const SESSIONS_EACH: i64 = 3;
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub name: &'static str,
+    /// Where.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseName>,
+    /// Whether `apply` can go on.
+    pub outcome: Verdict,
+    /// What was seen.
+    pub detail: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+}
+
+/// What a finding means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// As it should be.
+    Passed,
+    /// `apply` would fail, or could not be taken back.
+    Failed,
+}
+
+/// What `apply` needs is not there.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("{}", .failed.join("\n"))]
+#[diagnostic(code("preflight"), help("{help}"))]
+struct NotReady {
+    failed: Vec<String>,
+    help: String,
+}
+
+/// Refuses to begin where something is missing.
+///
+/// # Errors
+/// Everything that is missing, each with its remedy.
+pub async fn preflight(world: &World, plan: &Plan, survey: &Survey) -> Result<(), Failure> {
+    let busy = survey.databases_with_work(plan);
+    let looked = join_all(busy.iter().map(|database| database_findings(world, database))).await;
+    let mut findings: Vec<Finding> = looked.into_iter().flatten().collect();
+    findings.extend(different_databases(survey));
+    // An extension may be what a pending migration installs: for `apply` it is enough that the server has it.
+    let bad: Vec<&Finding> =
+        findings.iter().filter(|it| it.outcome == Verdict::Failed && it.name != "extension installed").collect();
+    if bad.is_empty() {
+        return Ok(());
+    }
+    let place = |it: &Finding| it.database.as_ref().map_or_else(String::new, |name| format!("{name}: "));
+    let failed = bad.iter().map(|it| format!("{}{}", place(it), it.detail)).collect();
+    let help: Vec<String> = bad.iter().filter_map(|it| it.help.clone()).collect();
+    Err(Failure::untouched(Blame::Work, NotReady { failed, help: help.join("\n") }))
+}
+
+/// Everything, for `migrate doctor`.
+pub async fn examine(world: &World, plan: &Plan, survey: &Survey, store: Result<&Store, String>) -> Vec<Finding> {
+    let mut findings = vec![store_finding(store).await];
+    let looked = join_all(plan.databases.values().map(|database| async move {
+        match survey.databases.get(&database.name) {
+            Some(Err(error)) => vec![unreachable(database, error)],
+            _ => {
+                let mut found = database_findings(world, database).await;
+                found.push(lock_finding(database).await);
+                found
+            }
+        }
+    }))
+    .await;
+    findings.extend(looked.into_iter().flatten());
+    findings.extend(different_databases(survey));
+    findings
+}
+
+fn finding(
+    name: &'static str,
+    database: Option<&Database>,
+    fault: Option<(String, String)>,
+    fine: impl Into<String>,
+) -> Finding {
+    let database = database.map(|it| it.name.clone());
+    match fault {
+        None => Finding { name, database, outcome: Verdict::Passed, detail: fine.into(), help: None },
+        Some((detail, help)) => Finding { name, database, outcome: Verdict::Failed, detail, help: Some(help) },
+    }
+}
+
+fn unreachable(database: &Database, error: &PgError) -> Finding {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    let help = "Check that the server runs and that the URL, the role and its password are right.";
+    finding("connection", Some(database), Some((format!("{error}{cause}"), help.into())), "")
+}
+
+/// Writes an object and reads it back.
+async fn store_finding(store: Result<&Store, String>) -> Finding {
+    let help = "Check [store] url, the credentials, and that the account may create and read objects.";
+    let store = match store {
+        Ok(store) => store,
+        Err(error) => return finding("store", None, Some((error, help.into())), ""),
+    };
+    let key = format!("doctor/{}.txt", RunId::generate(clock::now()));
+    let tried = async {
+        store.put_new(&key, "written by migrate doctor\n").await?;
+        store.get(&key).await
+    };
+    let fault = match tried.await {
+        Ok(Some(_)) => None,
+        Ok(None) => Some((format!("{}: what was written cannot be read back", store.url()), help.into())),
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            Some((format!("{error}{cause}"), help.into()))
+        }
+    };
+    finding("store", None, fault, format!("{} can be written and read", store.url()))
+}
+
+/// Two names of the plan that lead to one database would be migrated, dumped and swapped twice.
+fn different_databases(survey: &Survey) -> Vec<Finding> {
+    let mut places: BTreeMap<(String, u32, i64), Vec<&DatabaseName>> = BTreeMap::new();
+    for name in survey.databases.keys() {
+        let Some(found) = survey.found(name) else { continue };
+        let place = (found.server.system_identifier.clone(), found.oid, found.server.started_at.timestamp_micros());
+        places.entry(place).or_default().push(name);
+    }
+    let same: Vec<String> = places.values().filter(|names| names.len() > 1).map(|names| list(names)).collect();
+    let fault = (!same.is_empty()).then(|| {
+        let help = "Two URLs of the target lead to one database: correct the one that is wrong.";
+        (format!("these are one and the same database: {}", same.join("; ")), help.to_owned())
+    });
+    vec![finding("different databases", None, fault, "every name of the plan is a database of its own")]
+}
+
+async fn database_findings(world: &World, database: &Database) -> Vec<Finding> {
+    let looked = async {
+        let mut session = connect(&database.url, "migrate doctor").await?;
+        let server = Server::of(&mut session).await?;
+        let mut found = vec![tools(world, database, &server).await];
+        found.extend(privileges(&mut session, database).await?);
+        found.extend(extensions(&mut session, database).await?);
+        found.push(connections(&mut session, database).await?);
+        Ok::<_, PgError>(found)
+    };
+    match looked.await {
+        Ok(found) => found,
+        Err(error) => vec![unreachable(database, &error)],
+    }
+}
+
+async fn tools(world: &World, database: &Database, server: &Server) -> Finding {
+    let found = world.tools.for_server(server.major()).await;
+    let fine = found.as_ref().map(|it| format!("server {}, pg_dump and pg_restore {}", server.version, it.major));
+    let fault = found.as_ref().err().map(|error| {
+        let help = miette::Diagnostic::help(error).map(|help| help.to_string()).unwrap_or_default();
+        (error.to_string(), help)
+    });
+    finding("client programs", Some(database), fault, fine.unwrap_or_default())
+}
+
+/// What a restore into a side database and a swap need. Without them there is no way back, and so no way forward.
+async fn privileges(session: &mut PgConnection, database: &Database) -> Result<Vec<Finding>, PgError> {
+    let row = sqlx::query(
+        "select current_user::text, r.rolsuper or r.rolcreatedb, r.rolsuper or pg_has_role(r.oid, d.datdba, 'member'), \
+         pg_get_userbyid(d.datdba)::text, array(select distinct pg_get_userbyid(o.owner)::text from (select relowner, \
+         oid, 'pg_class'::regclass, relnamespace from pg_class union all select proowner, oid, 'pg_proc'::regclass, \
+         pronamespace from pg_proc union all select nspowner, oid, 'pg_namespace'::regclass, oid from pg_namespace where \
+         nspname <> 'public') o (owner, oid, class, schema) join pg_namespace n on n.oid = o.schema where n.nspname !~ \
+         '^pg_' and n.nspname <> 'information_schema' and not r.rolsuper and not pg_has_role(r.oid, o.owner, 'member') and \
+         not exists (select from pg_depend x where x.classid = o.class and x.objid = o.oid and x.deptype = 'e')) from \
+         pg_roles r, pg_database d where r.rolname = current_user and d.datname = current_database()",
+    )
+    .fetch_one(session)
+    .await
+    .map_err(query_error("asking for privileges"))?;
+    let get = |error| query_error("reading privileges")(error);
+    let role: String = row.try_get(0).map_err(get)?;
+    let (creates, owns): (bool, bool) = (row.try_get(1).map_err(get)?, row.try_get(2).map_err(get)?);
+    let (owner, strangers): (String, Vec<String>) = (row.try_get(3).map_err(get)?, row.try_get(4).map_err(get)?);
+    let may_create = (!creates).then(|| {
+        let help = format!("As an administrator: `ALTER ROLE \"{role}\" CREATEDB`.");
+        (format!("the role {role} may not create databases, which a rollback needs"), help)
+    });
+    let may_rename = (!owns).then(|| {
+        let help = format!("As an administrator: `GRANT \"{owner}\" TO \"{role}\"`.");
+        (format!("the role {role} is not a member of {owner}, which owns the database: it could not rename it"), help)
+    });
+    let may_own = (!strangers.is_empty()).then(|| {
+        let grants: Vec<String> = strangers.iter().map(|it| format!("GRANT \"{it}\" TO \"{role}\"")).collect();
+        let what = format!("the role {role} is not a member of {}, which own objects: it could not restore them", list(&strangers));
+        (what, format!("As an administrator: `{}`.", grants.join("; ")))
+    });
+    let it = Some(database);
+    Ok(vec![
+        finding("creates databases", it, may_create, format!("the role {role} may create databases")),
+        finding("owns the database", it, may_rename, format!("the role {role} is {owner}, or a member of it")),
+        finding("owns the objects", it, may_own, format!("the role {role} could own every object of a restore")),
+    ])
+}
+
+async fn extensions(session: &mut PgConnection, database: &Database) -> Result<Vec<Finding>, PgError> {
+    let rows: Vec<(String, bool)> = sqlx::query_as("select name::text, installed_version is not null from pg_available_extensions")
+        .fetch_all(session)
+        .await
+        .map_err(query_error("listing available extensions"))?;
+    let mut found = Vec::new();
+    for name in &database.extensions {
+        let there = rows.iter().find(|(it, _)| it == name);
+        let available = there.is_none().then(|| {
+            let help = "Install its package on the server, or remove it from `extensions` in the plan.";
+            (format!("the server has no extension {name}"), help.into())
+        });
+        found.push(finding("extension available", Some(database), available, format!("the server has {name}")));
+        if let Some((_, installed)) = there {
+            let fault = (!installed).then(|| {
+                let help = format!("`CREATE EXTENSION \"{name}\"`, by hand or by a migration.");
+                (format!("the extension {name} is not installed"), help)
+            });
+            found.push(finding("extension installed", Some(database), fault, format!("{name} is installed")));
+        }
+    }
+    Ok(found)
+}
+
+async fn connections(session: &mut PgConnection, database: &Database) -> Result<Finding, PgError> {
+    let free: i64 = sqlx::query_scalar(
+        "select current_setting('max_connections')::int8 - current_setting('superuser_reserved_connections')::int8 - \
+         (select count(*) from pg_stat_activity where backend_type = 'client backend')",
+    )
+    .fetch_one(session)
+    .await
+    .map_err(query_error("counting connections"))?;
+    let fault = (free < SESSIONS_EACH).then(|| {
+        let help = "End idle sessions, or raise max_connections.";
+        (format!("the server has {free} free connections, and a run needs {SESSIONS_EACH} for each database"), help.into())
+    });
+    Ok(finding("connections", Some(database), fault, format!("{free} free connections")))
+}
+
+async fn lock_finding(database: &Database) -> Finding {
+    let looked = async {
+        let mut session = connect(&database.url.with_dbname(MAINTENANCE), "migrate doctor").await?;
+        who_holds(&mut session, database.url.dbname()).await
+    };
+    let fault = match looked.await {
+        Ok(None) => None,
+        Ok(Some(holder)) => Some((format!("the lock is held {holder}"), "Wait for that run to end.".into())),
+        Err(error) => {
+            let help = format!("Locks are held in the database `{MAINTENANCE}`: GRANT CONNECT on it.");
+            Some((error.to_string(), help))
+        }
+    };
+    finding("lock", Some(database), fault, "nobody holds the lock")
+}

@@ -1,0 +1,391 @@
+//! The story of `apply`: lock, look, snapshot, apply, check, and only then call it succeeded.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use futures::stream::{self, StreamExt};
+use miette::Diagnostic;
+
+use crate::doctor;
+use crate::event::{Event, Stage};
+use crate::failure::{Aftermath, Blame, Failure, OrFail};
+use crate::journal::entry::{Command, Fact, Identity, Outcome};
+use crate::journal::{self, Journal, JournalError};
+use crate::kind::Kind;
+use crate::names::{DatabaseName, RunId};
+use crate::outside::clock;
+use crate::outside::interrupt::Interrupted;
+use crate::outside::store::Store;
+use crate::plan::{Database, OnFailure, Plan, When};
+use crate::snapshot::{SnapshotError, dump};
+use crate::verify::{self, CheckResult, ChecksFailed};
+use crate::world::World;
+
+use super::lock::{LockError, Locks};
+use super::report::{RunReport, SnapshotReport};
+use super::rollback::{self, Request};
+use super::saved::SavedPlan;
+use super::step::{self, Context};
+use super::survey::{Survey, survey};
+
+/// What the operator asked for.
+#[derive(Debug, Clone, Default)]
+pub struct ApplyOptions {
+    /// These databases alone.
+    pub only: Option<BTreeSet<DatabaseName>>,
+    /// No snapshots, for this reason. There is then no way back.
+    pub no_snapshot: Option<String>,
+    /// The work must be exactly this.
+    pub saved: Option<SavedPlan>,
+}
+
+/// How `apply` ended: a report in any case, and why it failed if it did.
+#[derive(Debug)]
+pub struct Applied {
+    /// What was done.
+    pub report: RunReport,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+}
+
+/// Carries one release.
+///
+/// # Errors
+/// What stood in the way before there was a run: no database was changed. Later failures are in [`Applied::failure`].
+pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOptions) -> Result<Applied, Failure> {
+    let begun = Instant::now();
+    let mut report = RunReport::new(&plan.target.name);
+    world.tell(Event::Stage(Stage::Preflight));
+    let run = RunId::generate(clock::now());
+    let mut locks = Locks::take(world, &run, &databases(plan, options)).await.map_err(refused)?;
+    if let Some(unfinished) = super::unfinished(store, &plan.target.name).await.or_fail()? {
+        return Err(Failure::untouched(Blame::Busy, unfinished));
+    }
+    let survey = survey(plan, options.only.as_ref()).await.all_reachable().or_fail()?;
+    survey.no_drift(plan).or_blame(Blame::Drift)?;
+    if let Some(saved) = &options.saved {
+        saved.still_matches(plan, &survey, options.only.as_ref()).or_blame(Blame::Drift)?;
+    }
+    doctor::preflight(world, plan, &survey).await?;
+    let failure = if survey.databases_with_work(plan).is_empty() {
+        nothing_to_do(world, plan, &mut report).await
+    } else {
+        gates(world, plan, &mut report).await?;
+        let journal = begin(world, plan, store, &run, &survey, options).await.or_fail()?;
+        let release = Release { world, plan, store, journal: &journal, survey: &survey, options };
+        report.run = Some(run);
+        release.carry(&mut locks, &mut report).await.err()
+    };
+    report.seconds = begun.elapsed().as_secs_f64();
+    Ok(Applied { report, failure })
+}
+
+fn databases<'a>(plan: &'a Plan, options: &ApplyOptions) -> Vec<&'a Database> {
+    let wanted = |it: &&Database| options.only.as_ref().is_none_or(|only| only.contains(&it.name));
+    plan.databases.values().filter(wanted).collect()
+}
+
+/// A lock that cannot be had is a refusal; a server that cannot be reached is not.
+pub fn refused(error: LockError) -> Failure {
+    let blame = if matches!(error, LockError::Held { .. }) { Blame::Busy } else { Blame::Work };
+    Failure::untouched(blame, error)
+}
+
+/// There is nothing to apply, but what should hold is looked at all the same: an empty table that nobody looked at is how
+/// the chat once came to answer nothing.
+async fn nothing_to_do(world: &World, plan: &Plan, report: &mut RunReport) -> Option<Failure> {
+    report.checks = checks(world, plan, When::After).await;
+    let failed = ChecksFailed::of(&report.checks);
+    report.outcome = Some(if failed.is_none() { Outcome::NothingToDo } else { Outcome::Failed });
+    failed.map(|failed| Failure::untouched(Blame::Work, failed))
+}
+
+async fn gates(world: &World, plan: &Plan, report: &mut RunReport) -> Result<(), Failure> {
+    world.tell(Event::Stage(Stage::Gates));
+    report.checks = checks(world, plan, When::Before).await;
+    match ChecksFailed::of(&report.checks) {
+        Some(failed) => Err(Failure::untouched(Blame::Work, failed)),
+        None => Ok(()),
+    }
+}
+
+async fn checks(world: &World, plan: &Plan, when: When) -> Vec<CheckResult> {
+    let mut results = Vec::new();
+    for check in plan.checks.iter().filter(|check| check.when == when) {
+        results.push(verify::check(world, plan, check).await);
+    }
+    results
+}
+
+/// From here on the run exists: its journal begins, and what it is about to do is kept in the store.
+async fn begin(
+    world: &World,
+    plan: &Plan,
+    store: &Store,
+    run: &RunId,
+    survey: &Survey,
+    options: &ApplyOptions,
+) -> Result<Journal, JournalError> {
+    let identity = |database: &Database| {
+        let found = survey.found(&database.name)?;
+        Some(Identity {
+            name: database.name.clone(),
+            dbname: database.url.dbname().to_owned(),
+            server: found.server.system_identifier.clone(),
+            oid: found.oid,
+        })
+    };
+    let first = Fact::Begin {
+        command: Command::Apply,
+        plan: plan.name.clone(),
+        target: plan.target.name.clone(),
+        databases: databases(plan, options).into_iter().filter_map(identity).collect(),
+        no_snapshot: options.no_snapshot.clone(),
+    };
+    let journal = Journal::begin(world, store, run, first).await?;
+    world.tell(Event::RunBegan { run: run.clone(), store: store.url().to_owned() });
+    Ok(journal)
+}
+
+/// A run under way.
+struct Release<'a> {
+    world: &'a World,
+    plan: &'a Plan,
+    store: &'a Store,
+    journal: &'a Journal,
+    survey: &'a Survey,
+    options: &'a ApplyOptions,
+}
+
+impl Release<'_> {
+    async fn carry(&self, locks: &mut Locks, report: &mut RunReport) -> Result<(), Failure> {
+        for database in databases(self.plan, self.options) {
+            report.database(&database.name);
+        }
+        self.before_changes(locks, report).await?;
+        self.world.tell(Event::Stage(Stage::Migrations));
+        let context = Context::new(self.world, self.plan, self.journal, self.survey);
+        let ended = step::run_all(context, self.survey).await;
+        for (database, ..) in &ended.applied {
+            report.database(database).applied += 1;
+        }
+        if let Some(error) = ended.failed {
+            return Err(self.settle(Box::new(error), ended.changed, report).await);
+        }
+        if self.world.interrupt.requested() {
+            return Err(self.interrupted(ended.changed, report).await);
+        }
+        self.world.tell(Event::Stage(Stage::Checks));
+        let checked = checks(self.world, self.plan, When::After).await;
+        report.checks.extend(checked.iter().cloned());
+        if let Some(failed) = self.record(&checked).await.err().or_else(|| boxed(ChecksFailed::of(&checked)?)) {
+            return Err(self.settle(failed, ended.changed, report).await);
+        }
+        match self.end(Outcome::Succeeded, None).await {
+            Ok(()) => report.outcome = Some(Outcome::Succeeded),
+            Err(error) => return Err(self.settle(error.into(), ended.changed, report).await),
+        }
+        Ok(())
+    }
+
+    /// Everything up to the first change: what is kept in the store, and the snapshots.
+    async fn before_changes(&self, locks: &mut Locks, report: &mut RunReport) -> Result<(), Failure> {
+        let prepared = async {
+            self.keep().await.map_err(|error| (Blame::Work, boxed(error)))?;
+            if self.options.no_snapshot.is_none() {
+                self.snapshots(report).await.map_err(|error| (blame_of(&error), boxed(error)))?;
+            }
+            locks.still_held().await.map_err(|error| (Blame::Busy, boxed(error)))?;
+            if self.world.interrupt.requested() {
+                return Err((Blame::Interrupted, boxed(Interrupted)));
+            }
+            Ok(())
+        };
+        let Err((blame, Some(error))) = prepared.await else { return Ok(()) };
+        report.outcome = Some(Outcome::Failed);
+        // Nothing was changed, so that a journal without an end would say less than there is to say, and no more.
+        let _ = self.end(Outcome::Failed, Some(error.to_string())).await;
+        Err(Failure { blame, aftermath: Aftermath::Untouched, error })
+    }
+
+    /// The plan and every file that is about to be applied, with its way back: a rollback next week, from another machine
+    /// and another commit, has what this run had.
+    async fn keep(&self) -> Result<(), JournalError> {
+        let folder = journal::folder(self.journal.run());
+        self.store.put_new(&format!("{folder}/plan.toml"), self.plan.text.clone()).await?;
+        if let Some(saved) = &self.options.saved {
+            self.store.put_new(&format!("{folder}/saved-plan.json"), saved.text.clone()).await?;
+        }
+        let mut files = Vec::new();
+        for step in &self.plan.steps {
+            let (Kind::Sql(source) | Kind::Refinery(source)) = &step.kind else { continue };
+            for index in self.survey.steps.get(&step.name).iter().flat_map(|state| &state.pending) {
+                let it = &source.migrations[*index];
+                let key = format!("{folder}/migrations/{}/{}", step.name, it.name);
+                files.push((format!("{key}.sql"), it.up.clone()));
+                files.extend(it.down.as_ref().map(|down| (format!("{key}.down.sql"), down.text.clone())));
+            }
+        }
+        let kept = stream::iter(files).map(|(key, text)| async move { self.store.put_new(&key, text).await });
+        kept.buffer_unordered(8).collect::<Vec<_>>().await.into_iter().collect::<Result<(), _>>()?;
+        Ok(())
+    }
+
+    /// Snapshots of every database that has work, side by side. The first failure stops the others.
+    async fn snapshots(&self, report: &mut RunReport) -> Result<(), SnapshotError> {
+        self.world.tell(Event::Stage(Stage::Snapshots));
+        let stop = self.world.interrupt.part();
+        let world = World { interrupt: stop.clone(), ..self.world.clone() };
+        let taking = self.survey.databases_with_work(self.plan).into_iter().map(|database| {
+            let (world, stop) = (&world, &stop);
+            async move {
+                let taken = self.snapshot(world, database).await;
+                if taken.is_err() {
+                    stop.request();
+                }
+                taken
+            }
+        });
+        let results: Vec<_> = stream::iter(taking).buffer_unordered(self.plan.run.parallel).collect().await;
+        let mut failed = None;
+        for result in results {
+            match result {
+                Ok(taken) => report.snapshots.push(taken),
+                Err(SnapshotError::Interrupted(_)) if failed.is_some() => {}
+                Err(error @ SnapshotError::Interrupted(_)) => failed = Some(error),
+                Err(error) if matches!(failed, None | Some(SnapshotError::Interrupted(_))) => failed = Some(error),
+                Err(_) => {}
+            }
+        }
+        report.snapshots.sort_by(|a, b| a.database.cmp(&b.database));
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn snapshot(&self, world: &World, database: &Database) -> Result<SnapshotReport, SnapshotError> {
+        take_and_record(world, self.store, self.journal, database).await
+    }
+
+    async fn record(&self, checked: &[CheckResult]) -> Result<(), Box<dyn Diagnostic + Send + Sync>> {
+        for check in checked {
+            let fact = Fact::Checked {
+                check: check.name.clone(),
+                outcome: check.outcome.into(),
+                detail: check.detail.clone(),
+            };
+            self.journal.write(fact).await?;
+        }
+        Ok(())
+    }
+
+    async fn end(&self, outcome: Outcome, message: Option<String>) -> Result<(), JournalError> {
+        self.journal.write(Fact::End { outcome, message }).await
+    }
+
+    /// A failure after migrations began: what was changed goes back, or stays, as the plan says.
+    async fn settle(
+        &self,
+        error: Box<dyn Diagnostic + Send + Sync>,
+        changed: BTreeSet<DatabaseName>,
+        report: &mut RunReport,
+    ) -> Failure {
+        let message = error.to_string();
+        if changed.is_empty() {
+            report.outcome = Some(Outcome::Failed);
+            let _ = self.end(Outcome::Failed, Some(message)).await;
+            return Failure { blame: Blame::Work, aftermath: Aftermath::Untouched, error };
+        }
+        let run = self.journal.run().clone();
+        let mixed = |error| Failure {
+            blame: Blame::Work,
+            aftermath: Aftermath::Mixed { run: run.clone(), changed: changed.iter().cloned().collect() },
+            error,
+        };
+        if self.plan.run.on_failure == OnFailure::Halt || self.options.no_snapshot.is_some() {
+            report.outcome = Some(Outcome::Halted);
+            let _ = self.end(Outcome::Halted, Some(message)).await;
+            return mixed(error);
+        }
+        self.world.tell(Event::Failed { message: message.clone() });
+        match self.take_back(&message, report).await {
+            Ok(databases) => {
+                report.outcome = Some(Outcome::RolledBack);
+                Failure { blame: Blame::Work, aftermath: Aftermath::Restored(databases), error }
+            }
+            Err(also) => {
+                report.outcome = None;
+                mixed(Box::new(AndRollbackFailed { first: error, rollback: also.error }))
+            }
+        }
+    }
+
+    /// A rollback a second after the failure is the same code as one next week: it begins from the journal.
+    async fn take_back(&self, why: &str, report: &mut RunReport) -> Result<Vec<DatabaseName>, Failure> {
+        let state = journal::state(self.store, self.journal.run()).await.or_fail()?;
+        let request = Request { state: &state, only: None, why: "failure", message: Some(why) };
+        rollback::carry_back(self.world, self.store, self.journal, &self.plan.databases, &request, report).await
+    }
+
+    async fn interrupted(&self, changed: BTreeSet<DatabaseName>, report: &mut RunReport) -> Failure {
+        let error = Box::new(Interrupted);
+        if changed.is_empty() {
+            report.outcome = Some(Outcome::Failed);
+            let _ = self.end(Outcome::Failed, Some(Interrupted.to_string())).await;
+            return Failure { blame: Blame::Interrupted, aftermath: Aftermath::Untouched, error };
+        }
+        let changed = changed.into_iter().collect();
+        let aftermath = Aftermath::Mixed { run: self.journal.run().clone(), changed };
+        Failure { blame: Blame::Interrupted, aftermath, error }
+    }
+}
+
+/// Takes one snapshot, between the two journal entries that say so.
+///
+/// # Errors
+/// What failed.
+pub async fn take_and_record(
+    world: &World,
+    store: &Store,
+    journal: &Journal,
+    database: &Database,
+) -> Result<SnapshotReport, SnapshotError> {
+    let noted = |error| SnapshotError::Journal(Box::new(error));
+    let name = database.name.clone();
+    journal.write(Fact::SnapshotStart { database: name.clone() }).await.map_err(noted)?;
+    let taken = dump::take(world, store, journal.run(), database).await?;
+    let report = SnapshotReport::from(&taken);
+    let fact = Fact::SnapshotTaken {
+        database: name,
+        bytes: report.bytes,
+        stored_bytes: report.stored_bytes,
+        sha256: report.sha256.clone(),
+        seconds: report.seconds,
+    };
+    journal.write(fact).await.map_err(noted)?;
+    Ok(report)
+}
+
+fn boxed<E: Diagnostic + Send + Sync + 'static>(error: E) -> Option<Box<dyn Diagnostic + Send + Sync>> {
+    Some(Box::new(error))
+}
+
+fn blame_of(error: &SnapshotError) -> Blame {
+    if matches!(error, SnapshotError::Interrupted(_)) { Blame::Interrupted } else { Blame::Work }
+}
+
+/// Two failures, of which the first led to the second.
+#[derive(Debug, thiserror::Error)]
+#[error("{first}\nand the rollback failed: {rollback}")]
+struct AndRollbackFailed {
+    first: Box<dyn Diagnostic + Send + Sync>,
+    rollback: Box<dyn Diagnostic + Send + Sync>,
+}
+
+impl Diagnostic for AndRollbackFailed {
+    fn code<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        Some(Box::new("run.rollback_failed"))
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        self.rollback.help()
+    }
+}

@@ -1,0 +1,209 @@
+//! The lock of each database, held by the run that works on it.
+//!
+//! It is an advisory lock in the server's maintenance database, keyed by the database's name: held on the database itself,
+//! it would have to be given up for the rename. The session that holds it never has a transaction or a snapshot open, so
+//! that `CREATE INDEX CONCURRENTLY` does not wait for it. Who holds it is written in the session's application name, the
+//! one thing about a session that every role may read.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+
+use crate::names::{DatabaseName, RunId};
+use crate::outside::postgres::{MAINTENANCE, PgError, connect, query_error};
+use crate::outside::{clock, url::DatabaseUrl};
+use crate::plan::Database;
+use crate::world::World;
+
+/// PostgreSQL keeps so many bytes of an application name.
+const APPLICATION_NAME: usize = 63;
+
+/// Why locks were not taken.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum LockError {
+    /// Somebody else has it.
+    #[error("{database}: the lock is held {holder}")]
+    #[diagnostic(code("lock.held"), help("Wait for that run to end; `migrate status` shows where it stands."))]
+    Held {
+        /// The database.
+        database: DatabaseName,
+        /// Run, host, since when, in words.
+        holder: Holder,
+    },
+    /// The session that held locks is gone, and with it the locks.
+    #[error("the session that held the lock of {database} was lost")]
+    #[diagnostic(code("lock.lost"), help("Another run may have begun meanwhile; see `migrate status`."))]
+    Lost {
+        /// The database.
+        database: DatabaseName,
+    },
+    /// A server failed.
+    #[error("{database}: {source}")]
+    #[diagnostic(code("lock.server"))]
+    Server {
+        /// The database.
+        database: DatabaseName,
+        /// How.
+        #[source]
+        #[diagnostic_source]
+        source: PgError,
+    },
+}
+
+/// Who holds a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The run, if the session says so in our way.
+    pub run: Option<RunId>,
+    /// The machine.
+    pub host: String,
+    /// Since when.
+    pub since: Option<DateTime<Utc>>,
+    /// The server process.
+    pub pid: i32,
+    /// The role.
+    pub role: String,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.run, self.since) {
+            (Some(run), Some(since)) => write!(
+                f,
+                "by run {run} on {} since {} (backend pid {}, role {})",
+                self.host,
+                clock::readable(since),
+                self.pid,
+                self.role
+            ),
+            _ => write!(f, "by a session that is not migrate's (backend pid {}, role {})", self.pid, self.role),
+        }
+    }
+}
+
+/// The locks of a run. They end with it, however it ends.
+pub struct Locks {
+    sessions: Vec<(DatabaseName, PgConnection)>,
+}
+
+/// One 64-bit key for each database name of a server.
+fn key(dbname: &str) -> i64 {
+    let digest = Sha256::digest(format!("migrate lock on database {dbname}"));
+    i64::from_be_bytes(digest[..8].try_into().expect("a SHA-256 has 32 bytes"))
+}
+
+/// `migrate RUN SINCE HOST`, the host cut to what fits.
+fn application_name(run: &RunId, since: DateTime<Utc>, host: &str) -> String {
+    let mut name = format!("migrate {run} {} {host}", since.timestamp());
+    name.truncate((0..=APPLICATION_NAME.min(name.len())).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0));
+    name
+}
+
+fn holder(application: &str, pid: i32, role: String) -> Holder {
+    let mut words = application.split(' ');
+    let (ours, run, since) = (words.next() == Some("migrate"), words.next(), words.next());
+    let run = run.filter(|_| ours).and_then(|run| RunId::new(run).ok());
+    let since = since.and_then(|since| DateTime::from_timestamp(since.parse().ok()?, 0));
+    Holder { run, host: words.collect::<Vec<_>>().join(" "), since, pid, role }
+}
+
+impl Locks {
+    /// Takes the locks of all `databases`, in the order of their names, without waiting: one session for each server.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] by whom; then none is kept.
+    pub async fn take(world: &World, run: &RunId, databases: &[&Database]) -> Result<Self, LockError> {
+        let application = application_name(run, clock::now(), &world.host);
+        let mut servers: BTreeMap<(String, u16), usize> = BTreeMap::new();
+        let mut locks = Self { sessions: Vec::new() };
+        for database in databases {
+            let failed = |source| LockError::Server { database: database.name.clone(), source };
+            let place = (database.url.host().to_owned(), database.url.port());
+            let at = match servers.get(&place) {
+                Some(at) => *at,
+                None => {
+                    let session = open(&database.url, &application).await.map_err(failed)?;
+                    locks.sessions.push((database.name.clone(), session));
+                    *servers.entry(place).or_insert(locks.sessions.len() - 1)
+                }
+            };
+            if let Some(holder) = try_lock(&mut locks.sessions[at].1, database.url.dbname()).await.map_err(failed)? {
+                return Err(LockError::Held { database: database.name.clone(), holder });
+            }
+        }
+        Ok(locks)
+    }
+
+    /// Asks every session whether it is still there.
+    ///
+    /// # Errors
+    /// [`LockError::Lost`].
+    pub async fn still_held(&mut self) -> Result<(), LockError> {
+        for (database, session) in &mut self.sessions {
+            if sqlx::raw_sql("select 1").execute(session).await.is_err() {
+                return Err(LockError::Lost { database: database.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn open(url: &DatabaseUrl, application: &str) -> Result<PgConnection, PgError> {
+    connect(&url.with_dbname(MAINTENANCE), application).await
+}
+
+/// None, if the lock was taken; else who has it.
+async fn try_lock(session: &mut PgConnection, dbname: &str) -> Result<Option<Holder>, PgError> {
+    let taken: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)")
+        .bind(key(dbname))
+        .fetch_one(&mut *session)
+        .await
+        .map_err(query_error(format!("locking {dbname}")))?;
+    if taken {
+        return Ok(None);
+    }
+    // It may have been given up meanwhile: then nobody is shown, and the next try will get it.
+    let found = who_holds(session, dbname).await?;
+    Ok(Some(found.unwrap_or_else(|| holder("", 0, "?".into()))))
+}
+
+/// Who holds the lock of a database, asked from a session in the maintenance database of its server.
+///
+/// # Errors
+/// The query failed.
+pub async fn who_holds(session: &mut PgConnection, dbname: &str) -> Result<Option<Holder>, PgError> {
+    let found: Option<(String, i32, String)> = sqlx::query_as(
+        "select coalesce(a.application_name, ''), l.pid, coalesce(a.usename::text, '?') from pg_locks l left join \
+         pg_stat_activity a on a.pid = l.pid where l.locktype = 'advisory' and l.granted and l.objsubid = 1 and l.database \
+         = (select oid from pg_database where datname = current_database()) and (l.classid::int8 << 32 | l.objid::int8) = $1",
+    )
+    .bind(key(dbname))
+    .fetch_optional(session)
+    .await
+    .map_err(query_error(format!("asking who holds the lock of {dbname}")))?;
+    Ok(found.map(|(application, pid, role)| holder(&application, pid, role)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_application_name_fits_and_can_be_read_back() {
+        let run = RunId::new("20261121-174311-482k3f").expect("an id");
+        let since = DateTime::from_timestamp(1_795_283_000, 0).expect("in range");
+        let name = application_name(&run, since, &"höst".repeat(20));
+        assert!(name.len() <= APPLICATION_NAME, "{name}");
+        let read = holder(&name, 7, "release".into());
+        assert_eq!((read.run, read.since), (Some(run), Some(since)));
+        assert!(read.host.starts_with("hösthöst"), "{}", read.host);
+    }
+
+    #[test]
+    fn a_stranger_on_the_lock_is_called_one() {
+        let text = holder("psql", 7, "bob".into()).to_string();
+        assert_eq!(text, "by a session that is not migrate's (backend pid 7, role bob)");
+    }
+}

@@ -1,0 +1,57 @@
+//! Doing it, and being able to say how far it got. Only this module knows all stages.
+
+pub mod apply;
+pub mod lock;
+pub mod report;
+pub mod rollback;
+pub mod saved;
+pub mod step;
+pub mod survey;
+
+use crate::journal::state::RunState;
+use crate::journal::{self, JournalError};
+use crate::names::{RunId, TargetName};
+use crate::outside::store::Store;
+
+/// The newest release of a target, if there is one. Runs that only took snapshots are passed over.
+///
+/// # Errors
+/// The store failed.
+pub async fn latest(store: &Store, target: &TargetName) -> Result<Option<RunState>, JournalError> {
+    for run in journal::runs(store).await? {
+        let state = journal::state(store, &run).await;
+        // A folder without entries is what a run leaves that died before its first one: it did nothing.
+        let state = match state {
+            Ok(state) => state,
+            Err(JournalError::NoRun { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        if state.is_release_of(target) {
+            return Ok(Some(state));
+        }
+    }
+    Ok(None)
+}
+
+/// An earlier run needs somebody first.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("run {run} is {state}")]
+#[diagnostic(
+    code("run.unfinished"),
+    help("Look at it with `migrate runs show {run}`, then take its databases back with `migrate rollback {run}`.")
+)]
+pub struct Unfinished {
+    /// Which.
+    pub run: RunId,
+    /// `unfinished` or `halted`.
+    pub state: &'static str,
+}
+
+/// Refuses where the latest release of a target is unfinished. Earlier ones cannot be: each was refused in its turn.
+///
+/// # Errors
+/// The store failed.
+pub async fn unfinished(store: &Store, target: &TargetName) -> Result<Option<Unfinished>, JournalError> {
+    let latest = latest(store, target).await?.filter(RunState::unfinished);
+    Ok(latest.map(|it| Unfinished { run: it.run.clone(), state: it.word() }))
+}

@@ -1,0 +1,103 @@
+//! What a run comes to, as `--json` gives it and as a person is told.
+
+use serde::Serialize;
+
+use crate::journal::entry::Outcome;
+use crate::names::{DatabaseName, RunId, TargetName};
+use crate::snapshot::dump::Taken;
+use crate::verify::CheckResult;
+
+/// The result of `apply` or `rollback`.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunReport {
+    /// None: refused, or nothing to do, before there was a run.
+    pub run: Option<RunId>,
+    /// The target.
+    pub target: TargetName,
+    /// How it ended; none while it is left unfinished.
+    pub outcome: Option<Outcome>,
+    /// Each database of the run.
+    pub databases: Vec<DatabaseReport>,
+    /// Each snapshot that was taken.
+    pub snapshots: Vec<SnapshotReport>,
+    /// Each check that was made.
+    pub checks: Vec<CheckResult>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// What became of one database.
+#[derive(Debug, Clone, Serialize)]
+pub struct DatabaseReport {
+    /// Its name in the plan.
+    pub name: DatabaseName,
+    /// Migrations applied in this run, whether or not they were rolled back.
+    pub applied: u64,
+    /// Whether it was taken back.
+    pub rolled_back: bool,
+    /// How: `snapshot`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<&'static str>,
+    /// The name on the server under which the replaced database is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_as: Option<String>,
+}
+
+/// One snapshot.
+#[derive(Debug, Clone, Serialize)]
+pub struct SnapshotReport {
+    /// The database.
+    pub database: DatabaseName,
+    /// Uncompressed.
+    pub bytes: u64,
+    /// As stored.
+    pub stored_bytes: u64,
+    /// Of the object as stored.
+    pub sha256: String,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl From<&Taken> for SnapshotReport {
+    fn from(it: &Taken) -> Self {
+        let digests = &it.manifest.archive.digests;
+        Self {
+            database: it.manifest.database.clone(),
+            bytes: digests.bytes,
+            stored_bytes: digests.stored_bytes,
+            sha256: digests.stored_sha256.clone(),
+            seconds: it.seconds,
+        }
+    }
+}
+
+impl RunReport {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(target: &TargetName) -> Self {
+        Self {
+            run: None,
+            target: target.clone(),
+            outcome: None,
+            databases: Vec::new(),
+            snapshots: Vec::new(),
+            checks: Vec::new(),
+            seconds: 0.0,
+        }
+    }
+
+    /// The entry of a database, made if it is not there.
+    pub fn database(&mut self, name: &DatabaseName) -> &mut DatabaseReport {
+        let at = self.databases.iter().position(|it| it.name == *name).unwrap_or_else(|| {
+            self.databases.push(DatabaseReport {
+                name: name.clone(),
+                applied: 0,
+                rolled_back: false,
+                via: None,
+                kept_as: None,
+            });
+            self.databases.len() - 1
+        });
+        &mut self.databases[at]
+    }
+}

@@ -1,0 +1,330 @@
+//! What `migrate plan` shows and saves: the exact work, bound by a digest to files and databases.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::kind::{Kind, copy};
+use crate::names::{DatabaseName, StepName, TargetName};
+use crate::plan::{Plan, Step, When};
+
+use super::survey::{StepState, Survey};
+
+/// What `apply` would do.
+#[derive(Debug, Clone, Serialize)]
+pub struct Prospectus {
+    /// The plan's name.
+    pub plan: String,
+    /// The target.
+    pub target: TargetName,
+    /// SHA-256 over the plan's text, the databases' identities and the pending files: equal digests are equal work.
+    pub digest: String,
+    /// Where the work is to be done.
+    pub databases: Vec<Place>,
+    /// Every step, in the order of execution.
+    pub steps: Vec<Work>,
+    /// The order of execution.
+    pub order: Vec<StepName>,
+    /// The checks.
+    pub checks: Vec<CheckLine>,
+}
+
+/// A database of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// Its name in the plan.
+    pub name: DatabaseName,
+    /// Its name on the server.
+    pub dbname: String,
+    /// The server's system identifier.
+    pub server: String,
+    /// Its oid.
+    pub oid: u32,
+    /// Whether a snapshot of it will be taken.
+    pub snapshot: bool,
+}
+
+/// A step of the plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct Work {
+    /// Its name.
+    pub name: StepName,
+    /// Its database.
+    pub database: DatabaseName,
+    /// `sql`, `refinery`, `copy`.
+    pub kind: &'static str,
+    /// Steps that come first.
+    pub after: Vec<StepName>,
+    /// What is to be applied.
+    pub pending: Vec<Unit>,
+    /// Numbers that stand twice.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub duplicate_numbers: Vec<String>,
+}
+
+/// One migration that is to be applied.
+#[derive(Debug, Clone, Serialize)]
+pub struct Unit {
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of its text; of a copy, of its definition.
+    pub checksum: String,
+    /// Whether it is one transaction with its ledger row.
+    pub transactional: bool,
+    /// Whether it has a way back of its own, besides the snapshot.
+    pub reversible: bool,
+    /// What is dangerous about it.
+    pub hazards: Vec<Hazard>,
+    /// What is known beforehand, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Something dangerous in a migration.
+#[derive(Debug, Clone, Serialize)]
+pub struct Hazard {
+    /// Its name.
+    pub rule: &'static str,
+    /// `warning` or `error`.
+    pub severity: &'static str,
+    /// From 1.
+    pub line: usize,
+    /// In words.
+    pub message: String,
+}
+
+/// A check of the plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckLine {
+    /// Its name.
+    pub name: String,
+    /// `before` or `after`.
+    pub when: &'static str,
+    /// `sync`.
+    pub kind: &'static str,
+}
+
+impl Prospectus {
+    /// What `apply` would do with what `survey` found.
+    #[must_use]
+    pub fn new(plan: &Plan, survey: &Survey, only: Option<&BTreeSet<DatabaseName>>) -> Self {
+        let wanted = |step: &&Step| only.is_none_or(|only| only.contains(&step.database));
+        let steps: Vec<Work> = plan.steps.iter().filter(wanted).map(|step| work(step, survey)).collect();
+        let mut it = Self {
+            plan: plan.name.clone(),
+            target: plan.target.name.clone(),
+            digest: String::new(),
+            databases: places(plan, survey),
+            order: steps.iter().map(|step| step.name.clone()).collect(),
+            steps,
+            checks: plan.checks.iter().map(|check| CheckLine { name: check.name.clone(), when: word(check.when), kind: "sync" }).collect(),
+        };
+        it.digest = it.compute(&plan.text);
+        it
+    }
+
+    /// Whether there is anything to apply.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.steps.iter().any(|step| !step.pending.is_empty())
+    }
+
+    /// What a copy would carry over changes from minute to minute, and is left out.
+    fn compute(&self, text: &str) -> String {
+        let mut digest = Sha256::new();
+        let mut take = |text: &str| {
+            digest.update((text.len() as u64).to_be_bytes());
+            digest.update(text);
+        };
+        take(text);
+        take(self.target.as_str());
+        for place in &self.databases {
+            take(&format!("{} {} {} {}", place.name, place.dbname, place.server, place.oid));
+        }
+        for step in self.steps.iter().filter(|step| step.kind != "copy") {
+            take(step.name.as_str());
+            step.pending.iter().for_each(|unit| take(&format!("{} {}", unit.name, unit.checksum)));
+        }
+        digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+fn word(when: When) -> &'static str {
+    match when {
+        When::Before => "before",
+        When::After => "after",
+    }
+}
+
+fn places(plan: &Plan, survey: &Survey) -> Vec<Place> {
+    let busy: Vec<&DatabaseName> = survey.databases_with_work(plan).into_iter().map(|it| &it.name).collect();
+    let place = |name: &DatabaseName| {
+        let (found, database) = (survey.found(name)?, plan.databases.get(name)?);
+        Some(Place {
+            name: name.clone(),
+            dbname: database.url.dbname().to_owned(),
+            server: found.server.system_identifier.clone(),
+            oid: found.oid,
+            snapshot: busy.contains(&name),
+        })
+    };
+    survey.databases.keys().filter_map(place).collect()
+}
+
+fn work(step: &Step, survey: &Survey) -> Work {
+    let none = StepState::default();
+    let state = survey.steps.get(&step.name).unwrap_or(&none);
+    let (pending, duplicate_numbers) = match &step.kind {
+        Kind::Sql(files) => (file_units(files, state), duplicates(files)),
+        Kind::Refinery(files) => (file_units(files, state), Vec::new()),
+        Kind::Copy(it) => (copy_units(it, state), Vec::new()),
+    };
+    Work {
+        name: step.name.clone(),
+        database: step.database.clone(),
+        kind: step.kind.word(),
+        after: step.after.clone(),
+        pending,
+        duplicate_numbers,
+    }
+}
+
+fn duplicates(files: &crate::kind::Files) -> Vec<String> {
+    let all = crate::kind::sql::duplicate_numbers(&files.migrations);
+    all.into_iter().map(|(number, names)| format!("{number}: {}", names.join(", "))).collect()
+}
+
+fn file_units(files: &crate::kind::Files, state: &StepState) -> Vec<Unit> {
+    let unit = |index: &usize| {
+        let it = &files.migrations[*index];
+        Unit {
+            name: it.name.clone(),
+            checksum: it.checksum.clone(),
+            transactional: it.transactional,
+            reversible: it.down.is_some(),
+            hazards: Vec::new(),
+            note: None,
+        }
+    };
+    state.pending.iter().map(unit).collect()
+}
+
+fn copy_units(it: &copy::Copy, state: &StepState) -> Vec<Unit> {
+    if !state.has_work() {
+        return Vec::new();
+    }
+    vec![Unit {
+        name: it.to.table.clone(),
+        checksum: crate::sql::checksum::checksum(&it.definition()),
+        transactional: true,
+        reversible: false,
+        hazards: Vec::new(),
+        note: state.copy.as_ref().map(ToString::to_string),
+    }]
+}
+
+/// A saved plan that cannot be used.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum SavedPlanError {
+    /// It cannot be read.
+    #[error("the saved plan {} cannot be read", path.display())]
+    #[diagnostic(code("saved_plan.read"), help("Make one with `migrate plan --out {}`.", path.display()))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is something else.
+    #[error("{} is not a saved plan", path.display())]
+    #[diagnostic(code("saved_plan.format"), help("Make one with `migrate plan --out {}`.", path.display()))]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Files, ledgers or databases are not what they were.
+    #[error("the saved plan no longer matches: {what}")]
+    #[diagnostic(code("saved_plan.differs"), help("Make a new one with `migrate plan --out FILE`, look at it, and apply that."))]
+    Differs {
+        /// What differs.
+        what: String,
+    },
+}
+
+/// What `plan --out` wrote.
+#[derive(Debug, Clone)]
+pub struct SavedPlan {
+    /// Its target.
+    pub target: TargetName,
+    /// The file's text, kept with the run.
+    pub text: String,
+    kept: Kept,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Kept {
+    target: TargetName,
+    digest: String,
+    steps: Vec<KeptStep>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct KeptStep {
+    name: StepName,
+    pending: Vec<KeptUnit>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct KeptUnit {
+    name: String,
+    checksum: String,
+}
+
+impl SavedPlan {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// It cannot be read, or is none.
+    pub fn read(path: &Path) -> Result<Self, SavedPlanError> {
+        let text = std::fs::read_to_string(path).map_err(|source| SavedPlanError::Read { path: path.into(), source })?;
+        let kept: Kept =
+            serde_json::from_str(&text).map_err(|source| SavedPlanError::Format { path: path.into(), source })?;
+        Ok(Self { target: kept.target.clone(), text, kept })
+    }
+
+    /// Whether the work is still exactly what was saved.
+    ///
+    /// # Errors
+    /// [`SavedPlanError::Differs`], naming the first difference.
+    pub fn still_matches(
+        &self,
+        plan: &Plan,
+        survey: &Survey,
+        only: Option<&BTreeSet<DatabaseName>>,
+    ) -> Result<(), SavedPlanError> {
+        let now = Prospectus::new(plan, survey, only);
+        if now.digest == self.kept.digest {
+            return Ok(());
+        }
+        let differs = |what: String| Err(SavedPlanError::Differs { what });
+        if now.target != self.kept.target {
+            return differs(format!("it is for the target {}, and this is {}", self.kept.target, now.target));
+        }
+        for step in now.steps.iter().filter(|step| step.kind != "copy") {
+            let units = |step: &Work| -> Vec<KeptUnit> {
+                step.pending.iter().map(|it| KeptUnit { name: it.name.clone(), checksum: it.checksum.clone() }).collect()
+            };
+            let kept = self.kept.steps.iter().find(|it| it.name == step.name).map(|it| it.pending.clone());
+            if kept.as_ref() != Some(&units(step)) {
+                return differs(format!("what is pending in step `{}` is not what was saved", step.name));
+            }
+        }
+        differs("the plan file or a database is another one".into())
+    }
+}

@@ -1,0 +1,364 @@
+//! One step of a run, and all of them: side by side on different databases, one after the other on each.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use miette::Diagnostic;
+use sqlx::PgConnection;
+
+use crate::event::Event;
+use crate::journal::entry::Fact;
+use crate::journal::ledger::{Author, Unit};
+use crate::journal::{Journal, JournalError};
+use crate::kind::copy::{self, Copy, CopyError};
+use crate::kind::migration::{self, Limits, MigrationError, Setting};
+use crate::kind::refinery::{self, Disagrees};
+use crate::kind::{Kind, Migration};
+use crate::names::{DatabaseName, StepName};
+use crate::outside::postgres::{PgError, connect};
+use crate::plan::{Plan, Step};
+use crate::sql::checksum::checksum;
+use crate::world::World;
+
+use super::survey::{StepState, Survey};
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum StepError {
+    /// A migration was not applied.
+    #[error("{database}: {source}")]
+    Migration {
+        /// The database.
+        database: DatabaseName,
+        /// Why.
+        #[source]
+        #[diagnostic_source]
+        source: Box<MigrationError>,
+    },
+    /// A copy was not made.
+    #[error("{database}: step `{step}` did not copy: {source}")]
+    #[diagnostic(code("step.copy"))]
+    Copy {
+        /// The database.
+        database: DatabaseName,
+        /// The step.
+        step: StepName,
+        /// Why.
+        #[source]
+        #[diagnostic_source]
+        source: CopyError,
+    },
+    /// No session, or a query of our own failed.
+    #[error("{database}: {source}")]
+    #[diagnostic(code("step.database"))]
+    Database {
+        /// The database.
+        database: DatabaseName,
+        /// Why.
+        #[source]
+        #[diagnostic_source]
+        source: PgError,
+    },
+    /// refinery refuses.
+    #[error("{database}: {source}")]
+    #[diagnostic(code("step.refinery"))]
+    Refinery {
+        /// The database.
+        database: DatabaseName,
+        /// Why.
+        #[source]
+        source: Disagrees,
+    },
+    /// The journal could not be written.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// How the steps of a run ended.
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// Migrations that were applied, in the order of their commits.
+    pub applied: Vec<(DatabaseName, StepName, String)>,
+    /// Databases that are, or may be, changed.
+    pub changed: BTreeSet<DatabaseName>,
+    /// The first failure.
+    pub failed: Option<StepError>,
+}
+
+/// What steps share.
+pub struct Context<'a> {
+    /// The world.
+    pub world: &'a World,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The run's journal.
+    pub journal: &'a Journal,
+    has_ledger: Mutex<BTreeSet<DatabaseName>>,
+    ended: Mutex<Ended>,
+}
+
+impl<'a> Context<'a> {
+    /// For a run over what `survey` found.
+    #[must_use]
+    pub fn new(world: &'a World, plan: &'a Plan, journal: &'a Journal, survey: &Survey) -> Self {
+        let has = |name: &&DatabaseName| survey.found(name).is_some_and(|it| it.has_ledger);
+        let has_ledger = survey.databases.keys().filter(has).cloned().collect();
+        Self { world, plan, journal, has_ledger: Mutex::new(has_ledger), ended: Mutex::default() }
+    }
+
+    fn limits(&self, step: &Step) -> Limits {
+        Limits {
+            lock_timeout: step.lock_timeout.unwrap_or(self.plan.run.lock_timeout),
+            lock_retries: self.plan.run.lock_retries,
+            statement_timeout: step.statement_timeout.unwrap_or(self.plan.run.statement_timeout),
+        }
+    }
+
+    fn author(&self, step: &Step) -> Author {
+        Author {
+            run: self.journal.run().clone(),
+            step: step.name.clone(),
+            kind: step.kind.word(),
+            applied_by: format!("{}@{}", self.world.user, self.world.host),
+        }
+    }
+
+    fn ended(&self) -> std::sync::MutexGuard<'_, Ended> {
+        self.ended.lock().expect("nobody panics while holding this")
+    }
+
+    fn record(&self, step: &Step, name: &str) {
+        let mut ended = self.ended();
+        ended.changed.insert(step.database.clone());
+        ended.applied.push((step.database.clone(), step.name.clone(), name.to_owned()));
+        self.has_ledger.lock().expect("nobody panics while holding this").insert(step.database.clone());
+    }
+
+    fn has_ledger(&self, database: &DatabaseName) -> bool {
+        self.has_ledger.lock().expect("nobody panics while holding this").contains(database)
+    }
+}
+
+/// Runs every step that has work. After the first failure, or a wish to stop, nothing new is begun, and what is under way
+/// ends with its current migration.
+pub async fn run_all(context: Context<'_>, survey: &Survey) -> Ended {
+    let plan = context.plan;
+    let stop = context.world.interrupt.part();
+    let state = |step: &Step| survey.steps.get(&step.name).cloned().unwrap_or_default();
+    let mut waiting: Vec<&Step> = plan.steps.iter().filter(|step| state(step).has_work()).collect();
+    let mut busy: BTreeSet<&DatabaseName> = BTreeSet::new();
+    let mut running = FuturesUnordered::new();
+    loop {
+        while running.len() < plan.run.parallel && !stop.requested() {
+            let Some(at) = waiting.iter().position(|step| is_ready(plan, step, &waiting, &busy)) else { break };
+            let step = waiting.remove(at);
+            busy.insert(&step.database);
+            let (context, state, stop) = (&context, state(step), &stop);
+            running.push(async move { (step, run_one(context, step, &state, stop).await) });
+        }
+        let Some((step, result)) = running.next().await else { break };
+        busy.remove(&step.database);
+        if let Err(error) = result {
+            stop.request();
+            context.world.tell(Event::Failed { message: error.to_string() });
+            context.ended().failed.get_or_insert(error);
+        }
+    }
+    drop(running);
+    context.ended.into_inner().expect("nobody panicked while holding this")
+}
+
+/// A step may begin when its database is free and nothing that it waits for, directly or not, is waiting or running.
+fn is_ready(plan: &Plan, step: &Step, waiting: &[&Step], busy: &BTreeSet<&DatabaseName>) -> bool {
+    let first_on_database = waiting.iter().find(|it| it.database == step.database);
+    if busy.contains(&step.database) || first_on_database.is_some_and(|it| it.name != step.name) {
+        return false;
+    }
+    let mut seen: Vec<&StepName> = step.after.iter().collect();
+    let mut at = 0;
+    while at < seen.len() {
+        let Some(before) = plan.steps.iter().find(|it| it.name == *seen[at]) else { return false };
+        if waiting.iter().any(|it| it.name == before.name) || busy.contains(&before.database) {
+            return false;
+        }
+        for name in &before.after {
+            if !seen.contains(&name) {
+                seen.push(name);
+            }
+        }
+        at += 1;
+    }
+    true
+}
+
+async fn run_one(
+    context: &Context<'_>,
+    step: &Step,
+    state: &StepState,
+    stop: &crate::outside::interrupt::Interrupt,
+) -> Result<(), StepError> {
+    let begun = Instant::now();
+    let pending = names(step, state);
+    context.journal.write(Fact::StepStart { step: step.name.clone(), database: step.database.clone(), pending }).await?;
+    let mut mine = Vec::new();
+    let result = match &step.kind {
+        Kind::Sql(files) => {
+            let files: Vec<&Migration> = state.pending.iter().map(|index| &files.migrations[*index]).collect();
+            apply_files(context, step, &files, stop, &mut mine).await
+        }
+        Kind::Refinery(files) => apply_refinery(context, step, &files.migrations, stop, &mut mine).await,
+        Kind::Copy(copy) => apply_copy(context, step, copy, &mut mine).await,
+    };
+    let (step_name, database, seconds) = (step.name.clone(), step.database.clone(), begun.elapsed().as_secs_f64());
+    let Err((error, changed)) = result else {
+        return Ok(context.journal.write(Fact::StepDone { step: step_name, database, applied: mine, seconds }).await?);
+    };
+    if changed {
+        context.ended().changed.insert(step.database.clone());
+    }
+    let message = error.to_string();
+    let fact = Fact::StepFailed { step: step_name, database, applied: mine, changed, message };
+    // What went wrong with the database matters more than what then goes wrong with the journal.
+    let _ = context.journal.write(fact).await;
+    Err(error)
+}
+
+/// The units that a step is about to apply.
+#[must_use]
+pub fn names(step: &Step, state: &StepState) -> Vec<String> {
+    match &step.kind {
+        Kind::Sql(files) | Kind::Refinery(files) => {
+            state.pending.iter().map(|index| files.migrations[*index].name.clone()).collect()
+        }
+        Kind::Copy(copy) if state.has_work() => vec![copy.to.table.clone()],
+        Kind::Copy(_) => Vec::new(),
+    }
+}
+
+/// An error, and whether the database may have been changed by what failed.
+type Partly<T> = Result<T, (StepError, bool)>;
+
+async fn session(step: &Step, context: &Context<'_>) -> Partly<PgConnection> {
+    let url = &context.plan.databases[&step.database].url;
+    let opened = connect(url, &format!("migrate {}", context.journal.run())).await;
+    opened.map_err(|source| (StepError::Database { database: step.database.clone(), source }, false))
+}
+
+async fn apply_files(
+    context: &Context<'_>,
+    step: &Step,
+    files: &[&Migration],
+    stop: &crate::outside::interrupt::Interrupt,
+    mine: &mut Vec<String>,
+) -> Partly<()> {
+    let mut session = session(step, context).await?;
+    for file in files {
+        if stop.requested() {
+            break;
+        }
+        apply_file(context, step, &mut session, file, &[], &[]).await?;
+        mine.push(file.name.clone());
+    }
+    Ok(())
+}
+
+async fn apply_file(
+    context: &Context<'_>,
+    step: &Step,
+    session: &mut PgConnection,
+    file: &Migration,
+    before: &[String],
+    also: &[String],
+) -> Partly<()> {
+    let retry = |attempt, wait: Duration| {
+        context.world.tell(Event::LockMissed {
+            database: step.database.clone(),
+            name: file.name.clone(),
+            attempt,
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+        });
+    };
+    let setting = Setting {
+        author: &context.author(step),
+        has_ledger: context.has_ledger(&step.database),
+        before,
+        also,
+        limits: context.limits(step),
+        on_retry: &retry,
+    };
+    match migration::apply(session, file, &setting).await {
+        Ok(took) => {
+            context.record(step, &file.name);
+            context.world.tell(Event::MigrationApplied {
+                database: step.database.clone(),
+                step: step.name.clone(),
+                name: file.name.clone(),
+                seconds: took.as_secs_f64(),
+            });
+            Ok(())
+        }
+        Err(source) => {
+            let changed = source.may_have_changed(file);
+            Err((StepError::Migration { database: step.database.clone(), source: Box::new(source) }, changed))
+        }
+    }
+}
+
+async fn apply_refinery(
+    context: &Context<'_>,
+    step: &Step,
+    files: &[Migration],
+    stop: &crate::outside::interrupt::Interrupt,
+    mine: &mut Vec<String>,
+) -> Partly<()> {
+    let database = || step.database.clone();
+    let mut session = session(step, context).await?;
+    let history = refinery::history(&mut session, files).await;
+    let history = history.map_err(|source| (StepError::Database { database: database(), source }, false))?;
+    let history = history.map_err(|source| (StepError::Refinery { database: database(), source }, false))?;
+    for pending in &history.pending {
+        if stop.requested() {
+            break;
+        }
+        let file = &files[pending.index];
+        let before = std::slice::from_ref(&history.create_table);
+        apply_file(context, step, &mut session, file, before, std::slice::from_ref(&pending.insert_row)).await?;
+        mine.push(file.name.clone());
+    }
+    Ok(())
+}
+
+async fn apply_copy(context: &Context<'_>, step: &Step, copy: &Copy, mine: &mut Vec<String>) -> Partly<()> {
+    let begun = Instant::now();
+    let failed = |source| (StepError::Copy { database: step.database.clone(), step: step.name.clone(), source }, false);
+    let mut target = session(step, context).await?;
+    let source_url = &context.plan.databases[&copy.from.database].url;
+    let source = connect(source_url, &format!("migrate {}", context.journal.run())).await;
+    let mut source =
+        source.map_err(|source| (StepError::Database { database: copy.from.database.clone(), source }, false))?;
+    let text = copy.definition();
+    let digest = checksum(&text);
+    let unit = Unit { name: &copy.to.table, checksum: &digest, up: Some(&text), down: None };
+    let ledger = context.author(step).applied_again(unit);
+    let ledger = if context.has_ledger(&step.database) { ledger } else { crate::journal::ledger::CREATE.to_owned() + &ledger };
+    let progress = |bytes, rows| {
+        context.world.tell(Event::CopyProgressed { step: step.name.clone(), database: step.database.clone(), rows, bytes });
+    };
+    let limits = context.limits(step).set_local();
+    let counts = copy::run(&mut source, &mut target, copy, &limits, &ledger, &progress).await.map_err(failed)?;
+    context.record(step, &copy.to.table);
+    mine.push(copy.to.table.clone());
+    context.world.tell(Event::Copied {
+        step: step.name.clone(),
+        database: step.database.clone(),
+        read: counts.read,
+        inserted: counts.inserted,
+        updated: counts.updated,
+        deleted: counts.deleted,
+        seconds: begun.elapsed().as_secs_f64(),
+    });
+    Ok(())
+}

@@ -1,0 +1,405 @@
+//! Plan against databases: what each has, what is pending, and where ledger and files disagree. Reads only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+use futures::future::join_all;
+use sqlx::PgConnection;
+
+use crate::failure::list;
+use crate::journal::ledger::{self, Applied};
+use crate::kind::copy::{self, Pending as CopyPending};
+use crate::kind::{Kind, Migration, refinery};
+use crate::names::{DatabaseName, StepName};
+use crate::outside::clock;
+use crate::outside::postgres::{PgError, Server, connect, database_oid};
+use crate::plan::{Database, Plan, Step};
+
+/// What a plan's databases have and lack.
+#[derive(Debug)]
+pub struct Survey {
+    /// Each database that was looked at.
+    pub databases: BTreeMap<DatabaseName, Result<Found, PgError>>,
+    /// Each step on a database that answered, in the order of the plan.
+    pub steps: BTreeMap<StepName, StepState>,
+}
+
+/// A database that answered.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its server.
+    pub server: Server,
+    /// Its oid.
+    pub oid: u32,
+    /// Whether it has a ledger.
+    pub has_ledger: bool,
+    /// The newest run that its ledger names.
+    pub last_run: Option<String>,
+    /// Migrations in its ledger.
+    pub applied: usize,
+    /// Steps that its ledger knows and the plan does not.
+    pub strange_steps: Vec<String>,
+}
+
+/// What is to be done for a step.
+#[derive(Debug, Clone, Default)]
+pub struct StepState {
+    /// Places in the step's list of migrations.
+    pub pending: Vec<usize>,
+    /// For a copy: whether there is anything to carry over.
+    pub copy: Option<CopyPending>,
+    /// Where ledger and files disagree.
+    pub drift: Vec<Drift>,
+}
+
+impl StepState {
+    /// Whether `apply` has anything to do here.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.pending.is_empty() || self.copy.as_ref().is_some_and(|it| !matches!(it, CopyPending::InSync))
+    }
+}
+
+/// One disagreement between ledger and files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Drift {
+    /// A file is not what was applied.
+    Changed {
+        /// The migration.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+        /// In the file now.
+        file: String,
+        /// In the ledger.
+        ledger: String,
+        /// When it was applied.
+        at: DateTime<Utc>,
+        /// In which run.
+        run: String,
+    },
+    /// What was applied has no file any more.
+    Missing {
+        /// The migration.
+        name: String,
+    },
+    /// A file is pending that sorts before one that is applied.
+    OutOfOrder {
+        /// The migration.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+        /// The last one that is applied.
+        applied: String,
+    },
+    /// It was begun outside a transaction, and nobody wrote that it ended.
+    Interrupted {
+        /// The migration.
+        name: String,
+        /// In which run.
+        run: String,
+    },
+    /// What refinery itself says.
+    Refinery(String),
+}
+
+impl Drift {
+    /// The migration, if it is about one.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Changed { name, .. }
+            | Self::Missing { name }
+            | Self::OutOfOrder { name, .. }
+            | Self::Interrupted { name, .. } => name,
+            Self::Refinery(_) => "refinery_schema_history",
+        }
+    }
+
+    /// One word for it.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Changed { .. } => "changed",
+            Self::Missing { .. } => "missing",
+            Self::OutOfOrder { .. } => "out_of_order",
+            Self::Interrupted { .. } => "interrupted",
+            Self::Refinery(_) => "refinery",
+        }
+    }
+}
+
+impl std::fmt::Display for Drift {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Changed { name, path, file, ledger, at, run } => write!(
+                f,
+                "ledger and file disagree about `{name}`\n  ledger: sha256 {ledger}, applied {} in run {run}\n  file:   \
+                 sha256 {file} ({})",
+                clock::readable(*at),
+                path.display()
+            ),
+            Self::Missing { name } => write!(f, "the ledger has `{name}`, and there is no file of that name"),
+            Self::OutOfOrder { name, path, applied } => {
+                write!(f, "`{name}` ({}) is pending, and sorts before `{applied}`, which is applied", path.display())
+            }
+            Self::Interrupted { name, run } => write!(f, "`{name}` was begun in run {run}, and the ledger does not say that it ended"),
+            Self::Refinery(message) => write!(f, "{message}"),
+        }
+    }
+}
+
+/// Files and databases disagree.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("{}", .drift.join("\n"))]
+#[diagnostic(
+    code("drift"),
+    help("Restore each file as it was, or give a new migration a later number: an applied migration must not be edited, removed or overtaken.")
+)]
+pub struct DriftError {
+    /// One for each disagreement, with its database.
+    drift: Vec<String>,
+}
+
+/// Looks at the databases of a plan (all, or only those named), side by side.
+pub async fn survey(plan: &Plan, only: Option<&BTreeSet<DatabaseName>>) -> Survey {
+    let wanted = |name: &DatabaseName| only.is_none_or(|only| only.contains(name));
+    let looks = plan.databases.values().filter(|it| wanted(&it.name)).map(|it| look(plan, it));
+    let mut survey = Survey { databases: BTreeMap::new(), steps: BTreeMap::new() };
+    let mut sessions = BTreeMap::new();
+    for (name, looked) in join_all(looks).await {
+        let found = looked.map(|(found, steps, session)| {
+            survey.steps.extend(steps);
+            sessions.insert(name.clone(), session);
+            found
+        });
+        survey.databases.insert(name, found);
+    }
+    for step in plan.steps.iter().filter(|step| wanted(&step.database)) {
+        if let Kind::Copy(copy) = &step.kind {
+            let state = look_at_copy(plan, &survey, &mut sessions, step, copy).await;
+            match state {
+                Ok(state) => drop(survey.steps.insert(step.name.clone(), state)),
+                Err(error) => drop(survey.databases.insert(step.database.clone(), Err(error))),
+            }
+        }
+    }
+    survey
+}
+
+type Looked = (Found, Vec<(StepName, StepState)>, PgConnection);
+
+async fn look(plan: &Plan, database: &Database) -> (DatabaseName, Result<Looked, PgError>) {
+    (database.name.clone(), look_inside(plan, database).await)
+}
+
+async fn look_inside(plan: &Plan, database: &Database) -> Result<Looked, PgError> {
+    let mut session = connect(&database.url, "migrate survey").await?;
+    let server = Server::of(&mut session).await?;
+    let oid = database_oid(&mut session, database.url.dbname()).await?.unwrap_or_default();
+    let rows = ledger::read(&mut session).await?;
+    let mut steps = Vec::new();
+    let here: Vec<&Step> = plan.steps.iter().filter(|step| step.database == database.name).collect();
+    let has_ledger = rows.is_some();
+    let rows = rows.unwrap_or_default();
+    for step in &here {
+        let own: Vec<&Applied> = rows.iter().filter(|row| row.step == step.name.as_str()).collect();
+        let state = match &step.kind {
+            Kind::Sql(files) => compare(&files.migrations, &own),
+            Kind::Refinery(files) => {
+                let mut state = drift_of(&files.migrations, &own);
+                match refinery::history(&mut session, &files.migrations).await? {
+                    Ok(history) => state.pending = history.pending.iter().map(|it| it.index).collect(),
+                    Err(disagrees) => state.drift.push(Drift::Refinery(disagrees.to_string())),
+                }
+                state
+            }
+            Kind::Copy(_) => continue,
+        };
+        steps.push((step.name.clone(), state));
+    }
+    let strange: BTreeSet<&str> =
+        rows.iter().map(|row| row.step.as_str()).filter(|name| !here.iter().any(|step| step.name.as_str() == *name)).collect();
+    let found = Found {
+        server,
+        oid,
+        has_ledger,
+        last_run: rows.iter().map(|row| row.run.clone()).max(),
+        applied: rows.iter().filter(|row| row.finished).count(),
+        strange_steps: strange.into_iter().map(str::to_owned).collect(),
+    };
+    Ok((found, steps, session))
+}
+
+/// The pending migrations of a step, by its ledger rows alone.
+fn compare(files: &[Migration], rows: &[&Applied]) -> StepState {
+    let mut state = drift_of(files, rows);
+    let has = |it: &Migration| rows.iter().any(|row| row.name == it.name);
+    let last = files.iter().rposition(has);
+    for (index, file) in files.iter().enumerate().filter(|(_, it)| !has(it)) {
+        match last {
+            Some(last) if index < last => state.drift.push(Drift::OutOfOrder {
+                name: file.name.clone(),
+                path: file.path.clone(),
+                applied: files[last].name.clone(),
+            }),
+            _ => state.pending.push(index),
+        }
+    }
+    state
+}
+
+fn drift_of(files: &[Migration], rows: &[&Applied]) -> StepState {
+    let mut drift = Vec::new();
+    for row in rows {
+        match files.iter().find(|file| file.name == row.name) {
+            None => drift.push(Drift::Missing { name: row.name.clone() }),
+            Some(_) if !row.finished => {
+                drift.push(Drift::Interrupted { name: row.name.clone(), run: row.run.clone() });
+            }
+            Some(file) if file.checksum != row.checksum => drift.push(Drift::Changed {
+                name: row.name.clone(),
+                path: file.path.clone(),
+                file: file.checksum.clone(),
+                ledger: row.checksum.clone(),
+                at: row.started_at,
+                run: row.run.clone(),
+            }),
+            Some(_) => {}
+        }
+    }
+    StepState { drift, ..StepState::default() }
+}
+
+/// A copy is pending if the tables differ, or if steps before it are about to change them.
+async fn look_at_copy(
+    plan: &Plan,
+    survey: &Survey,
+    sessions: &mut BTreeMap<DatabaseName, PgConnection>,
+    step: &Step,
+    copy: &copy::Copy,
+) -> Result<StepState, PgError> {
+    let before: Vec<&str> = plan
+        .steps
+        .iter()
+        .take_while(|it| it.name != step.name)
+        .filter(|it| it.database == step.database || it.database == copy.from.database)
+        .filter(|it| survey.steps.get(&it.name).is_some_and(StepState::has_work))
+        .map(|it| it.name.as_str())
+        .collect();
+    let pending = |pending| StepState { copy: Some(pending), ..StepState::default() };
+    if !before.is_empty() {
+        return Ok(pending(CopyPending::Unknown(format!("{} comes first", list(&before)))));
+    }
+    let mut own = None;
+    let source_url = &plan.databases[&copy.from.database].url;
+    let Some(mut target) = sessions.remove(&step.database) else {
+        return Ok(pending(CopyPending::Unknown(format!("{} is unreachable", step.database))));
+    };
+    let source = match sessions.get_mut(&copy.from.database) {
+        Some(session) => session,
+        None => own.insert(connect(source_url, "migrate survey").await?),
+    };
+    let compared = copy::compare(source, &mut target, copy).await;
+    sessions.insert(step.database.clone(), target);
+    match compared {
+        Ok(state) => Ok(pending(state)),
+        Err(error) => Ok(pending(CopyPending::Unknown(error.to_string()))),
+    }
+}
+
+impl Survey {
+    /// The first database that did not answer.
+    ///
+    /// # Errors
+    /// How it did not.
+    pub fn all_reachable(self) -> Result<Self, PgError> {
+        let mut databases = BTreeMap::new();
+        for (name, found) in self.databases {
+            databases.insert(name, Ok(found?));
+        }
+        Ok(Self { databases, steps: self.steps })
+    }
+
+    /// A database that answered.
+    #[must_use]
+    pub fn found(&self, database: &DatabaseName) -> Option<&Found> {
+        self.databases.get(database)?.as_ref().ok()
+    }
+
+    /// Whether files and ledgers agree everywhere.
+    ///
+    /// # Errors
+    /// Every disagreement, by name.
+    pub fn no_drift(&self, plan: &Plan) -> Result<(), DriftError> {
+        let drift: Vec<String> = plan
+            .steps
+            .iter()
+            .filter_map(|step| Some((step, self.steps.get(&step.name)?)))
+            .flat_map(|(step, state)| state.drift.iter().map(move |drift| format!("{}: {drift}", step.database)))
+            .collect();
+        if drift.is_empty() { Ok(()) } else { Err(DriftError { drift }) }
+    }
+
+    /// The databases that a run would change, by name.
+    #[must_use]
+    pub fn databases_with_work<'a>(&self, plan: &'a Plan) -> Vec<&'a Database> {
+        let busy: BTreeSet<&DatabaseName> = plan
+            .steps
+            .iter()
+            .filter(|step| self.steps.get(&step.name).is_some_and(StepState::has_work))
+            .map(|step| &step.database)
+            .collect();
+        busy.into_iter().filter_map(|name| plan.databases.get(name)).collect()
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, checksum: &str) -> Migration {
+        Migration {
+            name: name.into(),
+            path: format!("m/{name}.sql").into(),
+            checksum: checksum.into(),
+            up: String::new(),
+            down: None,
+            transactional: true,
+        }
+    }
+
+    fn row(name: &str, checksum: &str, finished: bool) -> Applied {
+        Applied {
+            step: "s".into(),
+            name: name.into(),
+            checksum: checksum.into(),
+            run: "r".into(),
+            finished,
+            started_at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    #[track_caller]
+    fn check(files: &[(&str, &str)], rows: &[(&str, &str, bool)], pending: &[usize], drift: &[(&str, &str)]) {
+        let files: Vec<Migration> = files.iter().map(|(name, checksum)| file(name, checksum)).collect();
+        let rows: Vec<Applied> = rows.iter().map(|(name, checksum, finished)| row(name, checksum, *finished)).collect();
+        let state = compare(&files, &rows.iter().collect::<Vec<_>>());
+        assert_eq!(state.pending, pending);
+        let found: Vec<_> = state.drift.iter().map(|it| (it.reason(), it.name())).collect();
+        assert_eq!(found, drift);
+    }
+
+    #[test]
+    fn what_is_pending_and_what_disagrees() {
+        let files = [("1_a", "x"), ("2_b", "y"), ("3_c", "z")];
+        check(&files, &[], &[0, 1, 2], &[]);
+        check(&files, &[("1_a", "x", true), ("2_b", "y", true)], &[2], &[]);
+        check(&files, &[("1_a", "other", true)], &[1, 2], &[("changed", "1_a")]);
+        check(&files, &[("0_gone", "x", true)], &[0, 1, 2], &[("missing", "0_gone")]);
+        check(&files, &[("2_b", "y", true)], &[2], &[("out_of_order", "1_a")]);
+        check(&files, &[("1_a", "x", false)], &[1, 2], &[("interrupted", "1_a")]);
+    }
+}
