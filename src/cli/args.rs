@@ -1,0 +1,245 @@
+//! The command line as typed: clap's structures and their help texts, and nothing else.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::names::{DatabaseName, RunId};
+
+/// Carries one release across several PostgreSQL databases and, if anything goes wrong, carries all of them back.
+#[derive(Debug, Parser)]
+#[command(name = "migrate", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct CommandLine {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  done (with `plan --detailed-exitcode`: nothing pending)
+    1  failed; no database was changed
+    2  `plan --detailed-exitcode`: there is work to do
+    3  failed; every database that the run touched was rolled back
+    4  failed; something is NOT rolled back
+    5  refused: another run holds the lock, or an earlier run is unfinished
+    6  refused: drift, a changed checksum, or a saved plan that no longer matches
+    7  a check failed
+   64  wrong usage, or the plan is invalid
+  130  interrupted, and left in a state that `rollback` understands";
+
+/// What every command takes; one that does not honour a flag refuses it.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The plan file [default: plans/production.toml]
+    #[arg(short, long, global = true, value_name = "FILE", env = "MIGRATE_PLAN")]
+    pub plan: Option<PathBuf>,
+    /// The target [default: the plan's default_target]
+    #[arg(short, long, global = true, value_name = "NAME", env = "MIGRATE_TARGET")]
+    pub target: Option<String>,
+    /// Print one JSON document on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Use colour
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+    /// Log more (twice: much more), on stderr
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// No progress, only results and errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+/// `--color`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// Where the output is a terminal, and NO_COLOR is not set.
+    Auto,
+    /// Everywhere.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what apply would do, in order
+    Plan(PlanArgs),
+    /// Carry the release: snapshots, migrations, checks; on failure, back
+    Apply(ApplyArgs),
+    /// Take the databases that a run changed back to their snapshots
+    Rollback(RollbackArgs),
+    /// Show what each database has, lacks, and which run was the last
+    Status,
+    /// Run the checks alone
+    Verify(VerifyArgs),
+    /// Take, list or verify snapshots
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Look at the runs in the store
+    #[command(subcommand)]
+    Runs(RunsCommand),
+    /// Test everything that apply needs; no database is changed
+    Doctor,
+    /// Show the whole story on throw-away databases of this machine
+    Demo(DemoArgs),
+    /// Print a completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `migrate plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Save the plan, for `migrate apply FILE`
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Exit with 2 if there is work to do
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+}
+
+/// `migrate apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// What `migrate plan --out` wrote: apply exactly that, or refuse
+    pub saved_plan: Option<PathBuf>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Work on these databases alone
+    #[arg(long, value_name = "DB", value_delimiter = ',', value_parser = database)]
+    pub only: Vec<DatabaseName>,
+    /// Take no snapshots: there is then no way back
+    #[arg(long, requires = "reason")]
+    pub no_snapshot: bool,
+    /// Why there are no snapshots, for the record
+    #[arg(long, value_name = "TEXT", requires = "no_snapshot")]
+    pub reason: Option<String>,
+}
+
+/// `migrate rollback`.
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// The run [default: the latest of the target]
+    #[arg(value_parser = run)]
+    pub run: Option<RunId>,
+    /// The way back
+    #[arg(long, default_value = "auto")]
+    pub via: Via,
+    /// Take these databases back alone
+    #[arg(long, value_name = "DB", value_delimiter = ',', value_parser = database)]
+    pub only: Vec<DatabaseName>,
+    /// Show what would happen, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// The store, in place of the plan's: no plan file is needed then
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+}
+
+/// `rollback --via`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Via {
+    /// The cheapest that is proven for the run.
+    Auto,
+    /// Restore beside, then exchange.
+    Snapshot,
+}
+
+/// `migrate verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The checks [default: all]
+    pub checks: Vec<String>,
+}
+
+/// `migrate snapshot`.
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Take snapshots now, without a release
+    Take {
+        /// Of these databases alone
+        #[arg(long, value_name = "DB", value_delimiter = ',', value_parser = database)]
+        only: Vec<DatabaseName>,
+    },
+    /// List the snapshots in the store
+    List {
+        /// The store, in place of the plan's
+        #[arg(long, value_name = "URL")]
+        store: Option<String>,
+    },
+    /// Read archives back and compare them with their manifests
+    Verify {
+        /// The run that took them [default: the latest with snapshots]
+        #[arg(value_parser = run)]
+        run: Option<RunId>,
+        /// Of these databases alone
+        #[arg(long, value_name = "DB", value_delimiter = ',', value_parser = database)]
+        only: Vec<DatabaseName>,
+        /// The store, in place of the plan's
+        #[arg(long, value_name = "URL")]
+        store: Option<String>,
+    },
+}
+
+/// `migrate runs`.
+#[derive(Debug, Subcommand)]
+pub enum RunsCommand {
+    /// List the runs in the store, newest first
+    List {
+        /// The store, in place of the plan's
+        #[arg(long, value_name = "URL")]
+        store: Option<String>,
+    },
+    /// Show the journal of a run
+    Show {
+        /// The run
+        #[arg(value_parser = run)]
+        run: RunId,
+        /// The store, in place of the plan's
+        #[arg(long, value_name = "URL")]
+        store: Option<String>,
+    },
+}
+
+/// `migrate demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Where to put the servers, the store and the plan; kept for a look [default: a new folder in the temporary directory]
+    #[arg(long, value_name = "FOLDER")]
+    pub dir: Option<PathBuf>,
+    /// Stop the server at the end
+    #[arg(long)]
+    pub stop: bool,
+}
+
+fn database(text: &str) -> Result<DatabaseName, String> {
+    DatabaseName::new(text).map_err(|error| error.to_string())
+}
+
+fn run(text: &str) -> Result<RunId, String> {
+    RunId::new(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        CommandLine::command().debug_assert();
+    }
+}

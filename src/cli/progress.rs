@@ -1,0 +1,148 @@
+//! Events as people see them: one line each, and bars on a terminal.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::event::{Event, Report, Stage};
+
+use super::text::{bytes, count, seconds};
+
+/// One line for each fact, on stderr.
+pub struct Lines;
+
+impl Report for Lines {
+    fn event(&self, event: &Event) {
+        if let Some(line) = line(event) {
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        }
+    }
+}
+
+/// A bar for each database at work, with the lines above them.
+pub struct Bars {
+    all: MultiProgress,
+    bars: Mutex<BTreeMap<String, ProgressBar>>,
+    style: ProgressStyle,
+}
+
+impl Bars {
+    /// None yet.
+    #[must_use]
+    pub fn new(colour: bool) -> Self {
+        let template = if colour { "{spinner:.cyan} {prefix:.bold} {msg}" } else { "{spinner} {prefix} {msg}" };
+        let style = ProgressStyle::with_template(template).expect("the template is fixed");
+        Self { all: MultiProgress::new(), bars: Mutex::default(), style }
+    }
+
+    fn show(&self, name: &str, text: String) {
+        let mut bars = self.bars.lock().expect("nobody panics while holding this");
+        let bar = bars.entry(name.to_owned()).or_insert_with(|| {
+            let bar = self.all.add(ProgressBar::new_spinner().with_style(self.style.clone()));
+            bar.set_prefix(name.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        bar.set_message(text);
+    }
+
+    fn clear(&self, name: &str) {
+        if let Some(bar) = self.bars.lock().expect("nobody panics while holding this").remove(name) {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Report for Bars {
+    fn event(&self, event: &Event) {
+        if let Some((name, text)) = moving(event) {
+            self.show(name, text);
+        }
+        if let Some(line) = line(event) {
+            let _ = self.all.println(line);
+        }
+        match event {
+            Event::SnapshotTaken { database, .. } | Event::Restored { database, .. } | Event::Copied { database, .. } => {
+                self.clear(database.as_str());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What changes from moment to moment, and is worth no line.
+fn moving(event: &Event) -> Option<(&str, String)> {
+    match event {
+        Event::SnapshotProgressed { database, bytes: so_far } => {
+            Some((database.as_str(), format!("snapshot: {} dumped", bytes(*so_far))))
+        }
+        Event::RestoreProgressed { database, stored_bytes, of } => {
+            Some((database.as_str(), format!("restore: {} of {}", bytes(*stored_bytes), bytes(*of))))
+        }
+        Event::CopyProgressed { database, rows, bytes: so_far, .. } => {
+            Some((database.as_str(), format!("copy: {} rows, {}", count(*rows), bytes(*so_far))))
+        }
+        _ => None,
+    }
+}
+
+fn stage(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Preflight => "Looking at the databases",
+        Stage::Gates => "Checking what must hold before",
+        Stage::Snapshots => "Taking snapshots",
+        Stage::Migrations => "Applying",
+        Stage::Checks => "Checking what must hold after",
+        Stage::Verification => "Rolling back: reading the archives",
+        Stage::Restore => "Restoring beside the live databases",
+        Stage::Swap => "Exchanging the databases",
+    }
+}
+
+fn line(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::RunBegan { run, store } => format!("Run {run}, recorded in {store}"),
+        Event::Stage(it) => stage(*it).into(),
+        Event::SnapshotTaken { database, bytes: all, stored_bytes, rows, seconds: took } => format!(
+            "  {database}: snapshot of {} rows, {} as {}, in {}",
+            count(*rows),
+            bytes(*all),
+            bytes(*stored_bytes),
+            seconds(*took)
+        ),
+        Event::MigrationApplied { database, step, name, seconds: took } => {
+            format!("  {database}: applied {step}/{name} in {}", seconds(*took))
+        }
+        Event::LockMissed { database, name, attempt, wait_ms } => {
+            format!("  {database}: {name} did not get its lock (attempt {attempt}), trying again in {wait_ms} ms")
+        }
+        Event::Copied { step, database, read, inserted, updated, deleted, seconds: took } => format!(
+            "  {database}: {step} read {} rows: {} inserted, {} updated, {} deleted, in {}",
+            count(*read),
+            count(*inserted),
+            count(*updated),
+            count(*deleted),
+            seconds(*took)
+        ),
+        Event::Checked { check, holds, detail } => {
+            format!("  {check}: {}, {detail}", if *holds { "holds" } else { "DOES NOT HOLD" })
+        }
+        Event::Failed { message } => format!("FAILED: {message}"),
+        Event::SnapshotVerified { database, stored_bytes } => {
+            format!("  {database}: archive read back, {} as sent", bytes(*stored_bytes))
+        }
+        Event::Restored { database, side, rows, seconds: took } => {
+            format!("  {database}: restored as {side}, {} rows as in the snapshot, in {}", count(*rows), seconds(*took))
+        }
+        Event::Swapped { databases, seconds: took } => {
+            let kept: Vec<String> =
+                databases.iter().map(|(name, kept)| format!("\n  {name}: the replaced database is kept as {kept}")).collect();
+            format!("  exchanged in one transaction, unreachable for {}{}", seconds(*took), kept.concat())
+        }
+        Event::Noted(text) => format!("note: {text}"),
+        Event::SnapshotProgressed { .. } | Event::RestoreProgressed { .. } | Event::CopyProgressed { .. } => return None,
+    })
+}
