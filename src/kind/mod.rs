@@ -1,6 +1,12 @@
 //! The kinds of step: files in, effect on a database out.
 
+pub mod read_error;
+pub mod refinery;
+pub mod sql;
+
 use std::path::PathBuf;
+
+pub use read_error::ReadError;
 
 use crate::names::DatabaseName;
 
@@ -31,12 +37,16 @@ pub struct Migration {
     pub name: String,
     /// The file, as shown in messages.
     pub path: PathBuf,
-    /// SHA-256 of the text with line ends and byte-order mark normalised, in hex.
+    /// SHA-256 of the text with line ends and byte-order mark normalised, in hex: see [`crate::sql::checksum::checksum`].
     pub checksum: String,
-    /// The script's text as read, which is what is sent.
+    /// The script's text, which is what is sent: without its way back, a byte-order mark, and a BEGIN … COMMIT of its own.
+    /// That of a refinery migration is as it was read, since refinery's checksum is over that; it goes through
+    /// [`crate::sql::transaction::sendable`] on its way to the server.
     pub up: String,
     /// The way back, if there is one.
     pub down: Option<Down>,
+    /// The file says `-- migrate:irreversible`.
+    pub irreversible: bool,
     /// False after `-- migrate:no-transaction`.
     pub transactional: bool,
 }
@@ -46,8 +56,14 @@ pub struct Migration {
 pub struct Down {
     /// Where it is written.
     pub path: PathBuf,
-    /// Its text.
+    /// Its text, which is what is sent.
     pub text: String,
+    /// SHA-256 of the text as written, in hex.
+    pub checksum: String,
+    /// The line of the file on which `text` starts: more than 1 below `-- migrate:down`.
+    pub first_line: usize,
+    /// False after a `-- migrate:no-transaction` in the way back itself.
+    pub transactional: bool,
 }
 
 /// `kind = "copy"`.

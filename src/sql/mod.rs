@@ -1,1 +1,14 @@
-//! SQL text: statements, directives, checksums. Pure.
+//! SQL text: tokens, statements, directives, transaction commands, checksums, quoting. Pure: text in, values out.
+//!
+//! `tokens` is PostgreSQL's lexer, `statements` cuts a text with it, `directives` reads the `-- migrate:` comments that it
+//! found, `transaction` decides what of a file may be sent and how.
+
+pub mod checksum;
+pub mod directives;
+pub mod error;
+mod head;
+pub mod place;
+pub mod quote;
+pub mod statements;
+mod tokens;
+pub mod transaction;

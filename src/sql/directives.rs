@@ -1,0 +1,336 @@
+//! `-- migrate:NAME` comments: what a file says about itself. Only a line comment on a line of its own is one, as the lexer
+//! sees it: never one inside a string, a block comment or the data of a COPY. `-- migrate:down` cuts the file in two, and
+//! each directive speaks for the part that it stands in.
+
+use std::ops::Range;
+
+use crate::sql::error::{Problem, SqlTextError};
+use crate::sql::statements::{LineComment, Statement, scan};
+
+const NO_TRANSACTION: &str = "no-transaction";
+const DOWN: &str = "down";
+const IRREVERSIBLE: &str = "irreversible";
+const KNOWN: [&str; 3] = [NO_TRANSACTION, DOWN, IRREVERSIBLE];
+/// Words that a later version will know.
+const TO_COME: [&str; 4] = ["lock-timeout", "statement-timeout", "repeatable", "after"];
+
+/// A file, cut at `-- migrate:down`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parts {
+    /// The migration.
+    pub up: Part,
+    /// Its way back, if the file has one.
+    pub down: Option<Part>,
+    /// Where the file says `-- migrate:down`.
+    pub down_directive: Option<Range<usize>>,
+    /// Where the file says that there is no way back.
+    pub irreversible: Option<Range<usize>>,
+}
+
+/// One part of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Its place in the text.
+    pub range: Range<usize>,
+    /// The line on which it starts, from 1.
+    pub first_line: usize,
+    /// It runs outside a transaction.
+    pub no_transaction: bool,
+    /// Its statements; their places are counted from the start of the part.
+    pub statements: Vec<Statement>,
+}
+
+/// Reads the directives of a file.
+///
+/// # Errors
+/// Those of [`crate::sql::statements::split`]; a directive that is unknown, stands twice, has an argument, or does not
+/// stand on a line of its own.
+pub fn read(text: &str) -> Result<Parts, SqlTextError> {
+    let script = scan(text)?;
+    let directives = find(text, &script.comments)?;
+    let down = unique(text, directives.iter().filter(|it| it.name == DOWN))?;
+    let irreversible = unique(text, directives.iter().filter(|it| it.name == IRREVERSIBLE))?;
+    match (down, irreversible) {
+        (Some(_), Some(irreversible)) => Err(irreversible.fail(text, Problem::IrreversibleWithDown)),
+        (Some(down), None) => cut(text, &directives, down),
+        (None, irreversible) => Ok(Parts {
+            up: Part::new(text, 0..text.len(), script.statements, &directives)?,
+            down: None,
+            down_directive: None,
+            irreversible: irreversible.map(Directive::place),
+        }),
+    }
+}
+
+/// Each part is split anew, so that a last statement without a semicolon ends with its part.
+fn cut(text: &str, directives: &[Directive<'_>], down: &Directive<'_>) -> Result<Parts, SqlTextError> {
+    let part = |range: Range<usize>| {
+        let at = range.start;
+        let shifted = |error: SqlTextError| SqlTextError::new(text, error.start + at, error.end + at, error.problem);
+        let statements = scan(&text[range.clone()]).map_err(shifted)?.statements;
+        Part::new(text, range, statements, directives)
+    };
+    Ok(Parts {
+        up: part(0..up_end(text, down.start))?,
+        down: Some(part(line_end(text, down.end)..text.len())?),
+        down_directive: Some(down.place()),
+        irreversible: None,
+    })
+}
+
+/// The end of what comes before the directive at `at`. Blank lines above the directive belong to it: a way back that is
+/// added later leaves the checksum as it is.
+fn up_end(text: &str, at: usize) -> usize {
+    let content = text[..at].trim_end().len();
+    line_end(text, content).min(line_start(text, at))
+}
+
+/// The byte after the end of the line that holds `at`.
+fn line_end(text: &str, at: usize) -> usize {
+    let Some(end) = text[at..].find(['\r', '\n']).map(|end| at + end) else { return text.len() };
+    end + if text[end..].starts_with("\r\n") { 2 } else { 1 }
+}
+
+impl Part {
+    fn new(
+        text: &str,
+        range: Range<usize>,
+        statements: Vec<Statement>,
+        directives: &[Directive<'_>],
+    ) -> Result<Self, SqlTextError> {
+        let here = directives.iter().filter(|it| it.name == NO_TRANSACTION && range.contains(&it.start));
+        let no_transaction = unique(text, here)?.is_some();
+        let first_line = text[..range.start].matches('\n').count() + 1;
+        Ok(Self { range, first_line, no_transaction, statements })
+    }
+}
+
+/// Refuses every directive: for texts in which none belongs.
+///
+/// # Errors
+/// The first directive, or what [`read`] finds.
+pub fn refuse_all(text: &str, place: &'static str) -> Result<(), SqlTextError> {
+    match find(text, &scan(text)?.comments)?.first() {
+        Some(directive) => Err(directive.fail(text, Problem::DirectiveMisplaced { name: directive.name, place })),
+        None => Ok(()),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Directive<'a> {
+    name: &'static str,
+    argument: &'a str,
+    start: usize,
+    end: usize,
+}
+
+impl Directive<'_> {
+    fn place(&self) -> Range<usize> {
+        self.start..self.end
+    }
+
+    fn fail(&self, text: &str, problem: Problem) -> SqlTextError {
+        SqlTextError::new(text, self.start, self.end, problem)
+    }
+}
+
+fn find<'a>(text: &'a str, comments: &[LineComment]) -> Result<Vec<Directive<'a>>, SqlTextError> {
+    comments.iter().filter_map(|comment| directive(text, *comment).transpose()).collect()
+}
+
+fn directive<'a>(text: &'a str, comment: LineComment) -> Result<Option<Directive<'a>>, SqlTextError> {
+    let LineComment { start, end, nested } = comment;
+    let Some((word, argument)) = named(&text[start..end]) else { return Ok(None) };
+    let fail = |problem| Err(SqlTextError::new(text, start, end, problem));
+    let Some(name) = KNOWN.into_iter().find(|name| *name == word) else {
+        let to_come = TO_COME.contains(&word);
+        let word = word.to_owned();
+        return fail(if to_come { Problem::DirectiveUnsupported(word) } else { Problem::DirectiveUnknown(word) });
+    };
+    if !text[line_start(text, start)..start].trim_start_matches('\u{feff}').trim().is_empty() {
+        return fail(Problem::DirectiveLine(name.to_owned()));
+    }
+    if nested {
+        return fail(Problem::DirectiveInStatement(name));
+    }
+    let directive = Directive { name, argument, start, end };
+    if !directive.argument.is_empty() {
+        return fail(Problem::DirectiveArgument { name, argument: directive.argument.to_owned() });
+    }
+    Ok(Some(directive))
+}
+
+/// Name and argument of `-- migrate:NAME ARGUMENT`. Near misses such as `-- Migrate: down` are taken for what they seem to
+/// mean, since passing over one could run a way back as part of the migration; `-- migrate: some prose` is prose.
+fn named(comment: &str) -> Option<(&str, &str)> {
+    let (word, rest) = comment.trim_start_matches('-').trim().split_once(':')?;
+    if !word.trim_end().eq_ignore_ascii_case("migrate") {
+        return None;
+    }
+    let body = rest.trim_start();
+    let (name, argument) = body.split_once(char::is_whitespace).unwrap_or((body, ""));
+    let meant = KNOWN.iter().chain(&TO_COME).any(|known| known.eq_ignore_ascii_case(name)) || name == "up";
+    (meant || body.len() == rest.len()).then(|| (name, argument.trim()))
+}
+
+fn unique<'a, 'b: 'a>(
+    text: &str,
+    mut directives: impl Iterator<Item = &'a Directive<'b>>,
+) -> Result<Option<&'a Directive<'b>>, SqlTextError> {
+    let first = directives.next();
+    match directives.next() {
+        Some(second) => Err(second.fail(text, Problem::DirectiveRepeated(second.name))),
+        None => Ok(first),
+    }
+}
+
+fn line_start(text: &str, at: usize) -> usize {
+    text[..at].rfind(['\n', '\r']).map_or(0, |newline| newline + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Up, down, and what else the file says: `n` no transaction, `N` none in the way back, `i` irreversible.
+    #[track_caller]
+    fn check(text: &str, up: &str, down: Option<&str>, flags: &str) {
+        let parts = read(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(&text[parts.up.range.clone()], up, "{text}");
+        assert_eq!(parts.down.as_ref().map(|down| &text[down.range.clone()]), down, "{text}");
+        let mut found = String::new();
+        found.extend(parts.up.no_transaction.then_some('n'));
+        found.extend(parts.down.is_some_and(|down| down.no_transaction).then_some('N'));
+        found.extend(parts.irreversible.is_some().then_some('i'));
+        assert_eq!(found, flags, "{text}");
+    }
+
+    #[track_caller]
+    fn check_error(text: &str, line: usize, part: &str) {
+        let error = read(text).expect_err(text);
+        assert_eq!(error.line, line, "{text}: {error}");
+        assert!(error.problem.to_string().contains(part), "{text}: {error}");
+    }
+
+    #[test]
+    fn files_without_directives_are_whole() {
+        check("select 1;", "select 1;", None, "");
+        check("", "", None, "");
+        check("-- we migrate: rows\nselect 1;", "-- we migrate: rows\nselect 1;", None, "");
+        check("-- migrate: move the rows\n;", "-- migrate: move the rows\n;", None, "");
+        check("-- migrated:down\n;", "-- migrated:down\n;", None, "");
+    }
+
+    #[test]
+    fn directives_are_read() {
+        let text = "-- migrate:no-transaction\nselect 1;";
+        check(text, text, None, "n");
+        let text = "select 1;\n  --migrate:no-transaction  \r\n";
+        check(text, text, None, "n");
+        let text = "\u{feff}-- migrate:irreversible\nselect 1;";
+        check(text, text, None, "i");
+        let text = "-- a; it's\n-- migrate:irreversible\n-- migrate:no-transaction\ndrop table t;";
+        check(text, text, None, "ni");
+    }
+
+    #[test]
+    fn down_cuts_the_file() {
+        check("select 1;\n-- migrate:down\nselect 2;\n", "select 1;\n", Some("select 2;\n"), "");
+        check("select 1;\n\n \n-- migrate:down\nselect 2;", "select 1;\n", Some("select 2;"), "");
+        check("select 1;\r\n\r\n-- migrate:down\r\nselect 2;", "select 1;\r\n", Some("select 2;"), "");
+        check("select 1;\r\r-- migrate:down\rselect 2;", "select 1;\r", Some("select 2;"), "");
+        check("select 1\n-- migrate:down", "select 1\n", Some(""), "");
+        check("-- migrate:down\nselect 2;", "", Some("select 2;"), "");
+        check("-- migrate:no-transaction\n;\n-- migrate:down\n;", "-- migrate:no-transaction\n;\n", Some(";"), "n");
+        check(";\n-- migrate:down\n-- migrate:no-transaction\n;", ";\n", Some("-- migrate:no-transaction\n;"), "N");
+    }
+
+    #[test]
+    fn the_way_back_knows_its_line_and_its_statements() {
+        let text = "select 1;\nselect 2;\n\n-- migrate:down\n-- why\nselect 'ü', 3;";
+        let down = read(text).unwrap().down.unwrap();
+        assert_eq!(down.first_line, 5);
+        let statement = down.statements[0];
+        assert_eq!(&text[down.range][statement.start..statement.end], "select 'ü', 3");
+    }
+
+    #[test]
+    fn only_line_comments_count() {
+        for text in [
+            "select '\n-- migrate:down\n';",
+            "select $$\n-- migrate:xyz\n$$;",
+            "/*\n-- migrate:down\n*/ select 1;",
+            "select \"\n-- migrate:down\n\";",
+            "copy t from stdin;\n-- migrate:down\n\\.\n",
+            "do $$ begin\n-- migrate:after x\nend $$;",
+        ] {
+            check(text, text, None, "");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_an_error_with_its_line() {
+        check_error("\n-- migrate:xyz\n", 2, "`migrate:xyz` is not a directive");
+        check_error("-- migrate:up\nselect 1;", 1, "`migrate:up` is not a directive");
+        check_error("-- migrate: up", 1, "`migrate:up` is not a directive");
+        check_error("-- migrate:", 1, "`migrate:` is not a directive");
+        check_error("-- migrate:Down", 1, "`migrate:Down` is not a directive");
+        check_error("select 1; -- migrate:nope", 1, "`migrate:nope` is not a directive");
+        check_error("-- migrate:no_transaction", 1, "no_transaction");
+        for word in ["lock-timeout 2s", "statement-timeout 1h", "repeatable", "after a/b"] {
+            check_error(&format!(";\n-- migrate:{word}"), 2, "is not supported by this version of migrate");
+        }
+    }
+
+    #[test]
+    fn near_misses_are_never_passed_over() {
+        check("select 1;\n-- Migrate: down\nselect 2;", "select 1;\n", Some("select 2;"), "");
+        check("--- migrate : down\nselect 2;", "", Some("select 2;"), "");
+        check_error("-- migrate: DOWN", 1, "`migrate:DOWN` is not a directive");
+    }
+
+    #[test]
+    fn directives_in_the_wrong_place_are_errors() {
+        check_error("select 1; -- migrate:down\nselect 2;", 1, "does not stand on a line of its own");
+        check_error("create table t (\n-- migrate:down\na int);", 2, "inside a statement");
+        check_error(
+            "create function f() returns int begin atomic\nselect 1;\n-- migrate:down\nend",
+            3,
+            "inside a statement",
+        );
+        check_error("-- migrate:down now", 1, "takes no argument, and has `now`");
+        check_error("-- migrate:no-transaction true", 1, "takes no argument");
+        check_error(";\n-- migrate:down\n;\n-- migrate:down\n", 4, "second time");
+        check_error("-- migrate:no-transaction\n-- migrate:no-transaction\n", 2, "second time");
+        check_error("-- migrate:irreversible\n-- migrate:irreversible\n", 2, "second time");
+        let twice = ";\n-- migrate:down\n-- migrate:no-transaction\n;\n-- migrate:no-transaction";
+        check_error(twice, 5, "second time");
+        check_error("-- migrate:irreversible\n;\n-- migrate:down\n;", 1, "says that there is no way back");
+        check_error(";\n-- migrate:down\n-- migrate:irreversible\n;", 3, "says that there is no way back");
+    }
+
+    #[test]
+    fn errors_in_the_text_come_first() {
+        check_error("select 1;\n-- migrate:down\nselect 'a", 3, "never closed");
+        check_error("select 'a;\n-- migrate:down\nselect 1;", 1, "never closed");
+        check_error("select 1\n-- migrate:down\n;\ncopy t from stdin;\n", 4, "does not end");
+        check_error("copy t from stdin\n-- migrate:down\n;\n\\.\n", 1, "does not end");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in any::<String>()) {
+            let _ = read(&text);
+        }
+
+        #[test]
+        fn a_way_back_leaves_the_checksum_as_it_is(up in "[a-z ;\n\r]{0,20}[a-z;]\n", blank in "[ \n]{0,4}") {
+            let text = format!("{up}{blank}\n-- migrate:down\nselect 1;");
+            let parts = read(&text).unwrap();
+            prop_assert_eq!(&text[parts.up.range], &up);
+            prop_assert_eq!(&text[parts.down.unwrap().range], "select 1;");
+        }
+    }
+}
