@@ -11,7 +11,7 @@ use sqlx::postgres::PgErrorPosition;
 
 use crate::journal::ledger::{self, Author};
 use crate::outside::postgres::{Said, database_error, made};
-use crate::sql::statements;
+use crate::sql::{statements, transaction};
 
 use super::Migration;
 
@@ -144,7 +144,8 @@ async fn in_transaction(session: &mut PgConnection, it: &Migration, setting: &Se
     let also: String = setting.also.iter().map(|statement| format!("{statement};\n")).collect();
     // A migration that made its own role or constraints mode current must not have the ledger row written with them.
     let after = format!("\n;\nRESET ROLE; {also}{}; COMMIT;", setting.author.applied(it.into()));
-    let message = Message { before: &before, body: &it.up, after: &after };
+    let body = sendable(it);
+    let message = Message { before: &before, body: &body, after: &after };
     let mut attempt = 0;
     loop {
         attempt += 1;
@@ -177,11 +178,11 @@ async fn one_by_one(session: &mut PgConnection, it: &Migration, setting: &Settin
     let (lock, statement) = (setting.limits.lock_timeout.as_millis(), setting.limits.statement_timeout.as_millis());
     let settings = format!("RESET ALL; RESET ROLE; SET lock_timeout = {lock}; SET statement_timeout = {statement}");
     ledger_row(session, it, settings).await?;
-    let ranges = statements::split(&it.up).unwrap_or_default();
-    for range in &ranges {
-        let message = Message { before: "", body: &it.up[range.start..range.end], after: "" };
+    let body = sendable(it);
+    for range in &statements::split(&body).unwrap_or_default() {
+        let message = Message { before: "", body: &body[range.start..range.end], after: "" };
         if let Err(failed) = message.send(session).await {
-            return Err(failed.locate_at(it, range.start));
+            return Err(failed.locate_at(it, &body, range.start));
         }
     }
     ledger_row(session, it, "RESET ALL; RESET ROLE; ".to_owned() + &setting.author.finished(&it.name)).await
@@ -192,6 +193,11 @@ async fn ledger_row(session: &mut PgConnection, it: &Migration, sql: String) -> 
         Ok(_) => Ok(()),
         Err(error) => Err(MigrationError::Ledger { name: it.name.clone(), said: Said::from(&error) }),
     }
+}
+
+/// The text without a byte-order mark and a BEGIN … COMMIT of its own. It was checked when it was read.
+fn sendable(it: &Migration) -> String {
+    transaction::sendable(&it.up, it.transactional).unwrap_or_else(|_| it.up.clone())
 }
 
 /// What is sent to the server in one piece.
@@ -241,22 +247,23 @@ impl Failed {
     fn locate(self, it: &Migration, message: &Message<'_>) -> MigrationError {
         let prefix = message.before.chars().count();
         let ours = statements::split(message.before).map_or(0, |ranges| ranges.len());
-        let theirs = statements::split(&it.up).unwrap_or_default();
+        let body = message.body;
+        let theirs = statements::split(body).unwrap_or_default();
         let by_statement = self.completed.checked_sub(ours).and_then(|index| theirs.get(index)).map(|range| range.start);
         let by_position = self.position().and_then(|at| (at - 1).checked_sub(prefix));
-        let by_position = by_position.map(|chars| statements::char_to_byte(&it.up, chars + 1));
-        match by_position.filter(|at| *at < it.up.len()).or(by_statement) {
-            Some(at) => self.at(it, at),
+        let by_position = by_position.map(|chars| statements::char_to_byte(body, chars + 1));
+        match by_position.filter(|at| *at < body.len()).or(by_statement) {
+            Some(at) => self.at(it, body, at),
             None => MigrationError::Ledger { name: it.name.clone(), said: self.said() },
         }
     }
 
-    fn locate_at(self, it: &Migration, start: usize) -> MigrationError {
+    fn locate_at(self, it: &Migration, body: &str, start: usize) -> MigrationError {
         if self.is_lost() {
             return MigrationError::Lost { name: it.name.clone(), said: self.said() };
         }
-        let within = self.position().map_or(0, |at| statements::char_to_byte(&it.up[start..], at));
-        self.at(it, start + within)
+        let within = self.position().map_or(0, |at| statements::char_to_byte(&body[start..], at));
+        self.at(it, body, start + within)
     }
 
     /// From 1, in characters of the whole message.
@@ -267,8 +274,8 @@ impl Failed {
         }
     }
 
-    fn at(self, it: &Migration, at: usize) -> MigrationError {
-        let (line, column) = statements::line_column(&it.up, at);
+    fn at(self, it: &Migration, body: &str, at: usize) -> MigrationError {
+        let (line, column) = statements::line_column(body, at);
         let said = self.said();
         let help = match said.state.as_deref() {
             Some("55P03") => format!(
@@ -279,14 +286,14 @@ impl Failed {
             _ => "Correct the file, then run `migrate apply` again.".into(),
         };
         let shown = shown(&it.path);
-        let length = it.up[at..].chars().take_while(|c| !c.is_whitespace()).map(char::len_utf8).sum::<usize>().max(1);
+        let length = body[at..].chars().take_while(|c| !c.is_whitespace()).map(char::len_utf8).sum::<usize>().max(1);
         MigrationError::Statement {
             name: it.name.clone(),
             path: it.path.clone(),
             line,
             column,
-            text: NamedSource::new(shown, it.up.clone()),
-            place: (at, length.min(it.up.len() - at)).into(),
+            text: NamedSource::new(shown, body.to_owned()),
+            place: (at, length.min(body.len() - at)).into(),
             help,
             said,
         }

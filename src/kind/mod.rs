@@ -1,7 +1,10 @@
 //! The kinds of step: files in, effect on a database out.
 
+pub mod copy;
+pub mod migration;
 pub mod read_error;
 pub mod refinery;
+pub mod refinery_history;
 pub mod sql;
 
 use std::path::PathBuf;
@@ -19,6 +22,18 @@ pub enum Kind {
     Refinery(Files),
     /// One table from one database to another.
     Copy(Copy),
+}
+
+impl Kind {
+    /// The word for it in a plan.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Sql(_) => "sql",
+            Self::Refinery(_) => "refinery",
+            Self::Copy(_) => "copy",
+        }
+    }
 }
 
 /// A folder of migration files.

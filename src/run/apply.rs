@@ -17,14 +17,14 @@ use crate::outside::clock;
 use crate::outside::interrupt::Interrupted;
 use crate::outside::store::Store;
 use crate::plan::{Database, OnFailure, Plan, When};
-use crate::snapshot::{SnapshotError, dump};
 use crate::verify::{self, CheckResult, ChecksFailed};
 use crate::world::World;
 
 use super::lock::{LockError, Locks};
-use super::report::{RunReport, SnapshotReport};
+use super::report::RunReport;
 use super::rollback::{self, Request};
 use super::saved::SavedPlan;
+use super::snapshots;
 use super::step::{self, Context};
 use super::survey::{Survey, survey};
 
@@ -178,7 +178,8 @@ impl Release<'_> {
         self.world.tell(Event::Stage(Stage::Checks));
         let checked = checks(self.world, self.plan, When::After).await;
         report.checks.extend(checked.iter().cloned());
-        if let Some(failed) = self.record(&checked).await.err().or_else(|| boxed(ChecksFailed::of(&checked)?)) {
+        let failed = self.record(&checked).await.err();
+        if let Some(failed) = failed.or_else(|| Some(Box::new(ChecksFailed::of(&checked)?))) {
             return Err(self.settle(failed, ended.changed, report).await);
         }
         match self.end(Outcome::Succeeded, None).await {
@@ -191,21 +192,24 @@ impl Release<'_> {
     /// Everything up to the first change: what is kept in the store, and the snapshots.
     async fn before_changes(&self, locks: &mut Locks, report: &mut RunReport) -> Result<(), Failure> {
         let prepared = async {
-            self.keep().await.map_err(|error| (Blame::Work, boxed(error)))?;
+            self.keep().await.or_fail()?;
             if self.options.no_snapshot.is_none() {
-                self.snapshots(report).await.map_err(|error| (blame_of(&error), boxed(error)))?;
+                let databases = self.survey.databases_with_work(self.plan);
+                let taken =
+                    snapshots::take_all(self.world, self.store, self.journal, &databases, self.plan.run.parallel).await;
+                report.snapshots = taken.map_err(snapshots::failure)?;
             }
-            locks.still_held().await.map_err(|error| (Blame::Busy, boxed(error)))?;
+            locks.still_held().await.or_blame(Blame::Busy)?;
             if self.world.interrupt.requested() {
-                return Err((Blame::Interrupted, boxed(Interrupted)));
+                return Err(Failure::untouched(Blame::Interrupted, Interrupted));
             }
             Ok(())
         };
-        let Err((blame, Some(error))) = prepared.await else { return Ok(()) };
+        let Err(failure) = prepared.await else { return Ok(()) };
         report.outcome = Some(Outcome::Failed);
-        // Nothing was changed, so that a journal without an end would say less than there is to say, and no more.
-        let _ = self.end(Outcome::Failed, Some(error.to_string())).await;
-        Err(Failure { blame, aftermath: Aftermath::Untouched, error })
+        // Nothing was changed: a journal without an end would be wrong about nothing else.
+        let _ = self.end(Outcome::Failed, Some(failure.error.to_string())).await;
+        Err(failure)
     }
 
     /// The plan and every file that is about to be applied, with its way back: a rollback next week, from another machine
@@ -229,40 +233,6 @@ impl Release<'_> {
         let kept = stream::iter(files).map(|(key, text)| async move { self.store.put_new(&key, text).await });
         kept.buffer_unordered(8).collect::<Vec<_>>().await.into_iter().collect::<Result<(), _>>()?;
         Ok(())
-    }
-
-    /// Snapshots of every database that has work, side by side. The first failure stops the others.
-    async fn snapshots(&self, report: &mut RunReport) -> Result<(), SnapshotError> {
-        self.world.tell(Event::Stage(Stage::Snapshots));
-        let stop = self.world.interrupt.part();
-        let world = World { interrupt: stop.clone(), ..self.world.clone() };
-        let taking = self.survey.databases_with_work(self.plan).into_iter().map(|database| {
-            let (world, stop) = (&world, &stop);
-            async move {
-                let taken = self.snapshot(world, database).await;
-                if taken.is_err() {
-                    stop.request();
-                }
-                taken
-            }
-        });
-        let results: Vec<_> = stream::iter(taking).buffer_unordered(self.plan.run.parallel).collect().await;
-        let mut failed = None;
-        for result in results {
-            match result {
-                Ok(taken) => report.snapshots.push(taken),
-                Err(SnapshotError::Interrupted(_)) if failed.is_some() => {}
-                Err(error @ SnapshotError::Interrupted(_)) => failed = Some(error),
-                Err(error) if matches!(failed, None | Some(SnapshotError::Interrupted(_))) => failed = Some(error),
-                Err(_) => {}
-            }
-        }
-        report.snapshots.sort_by(|a, b| a.database.cmp(&b.database));
-        failed.map_or(Ok(()), Err)
-    }
-
-    async fn snapshot(&self, world: &World, database: &Database) -> Result<SnapshotReport, SnapshotError> {
-        take_and_record(world, self.store, self.journal, database).await
     }
 
     async fn record(&self, checked: &[CheckResult]) -> Result<(), Box<dyn Diagnostic + Send + Sync>> {
@@ -336,40 +306,6 @@ impl Release<'_> {
         let aftermath = Aftermath::Mixed { run: self.journal.run().clone(), changed };
         Failure { blame: Blame::Interrupted, aftermath, error }
     }
-}
-
-/// Takes one snapshot, between the two journal entries that say so.
-///
-/// # Errors
-/// What failed.
-pub async fn take_and_record(
-    world: &World,
-    store: &Store,
-    journal: &Journal,
-    database: &Database,
-) -> Result<SnapshotReport, SnapshotError> {
-    let noted = |error| SnapshotError::Journal(Box::new(error));
-    let name = database.name.clone();
-    journal.write(Fact::SnapshotStart { database: name.clone() }).await.map_err(noted)?;
-    let taken = dump::take(world, store, journal.run(), database).await?;
-    let report = SnapshotReport::from(&taken);
-    let fact = Fact::SnapshotTaken {
-        database: name,
-        bytes: report.bytes,
-        stored_bytes: report.stored_bytes,
-        sha256: report.sha256.clone(),
-        seconds: report.seconds,
-    };
-    journal.write(fact).await.map_err(noted)?;
-    Ok(report)
-}
-
-fn boxed<E: Diagnostic + Send + Sync + 'static>(error: E) -> Option<Box<dyn Diagnostic + Send + Sync>> {
-    Some(Box::new(error))
-}
-
-fn blame_of(error: &SnapshotError) -> Blame {
-    if matches!(error, SnapshotError::Interrupted(_)) { Blame::Interrupted } else { Blame::Work }
 }
 
 /// Two failures, of which the first led to the second.

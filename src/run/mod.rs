@@ -5,6 +5,7 @@ pub mod lock;
 pub mod report;
 pub mod rollback;
 pub mod saved;
+pub mod snapshots;
 pub mod step;
 pub mod survey;
 

@@ -12,10 +12,10 @@ use crate::event::Event;
 use crate::journal::entry::Fact;
 use crate::journal::ledger::{Author, Unit};
 use crate::journal::{Journal, JournalError};
-use crate::kind::copy::{self, Copy, CopyError};
+use crate::kind::copy::{self, CopyError};
 use crate::kind::migration::{self, Limits, MigrationError, Setting};
-use crate::kind::refinery::{self, Disagrees};
-use crate::kind::{Kind, Migration};
+use crate::kind::refinery_history::{self, Disagrees};
+use crate::kind::{Copy, Kind, Migration};
 use crate::names::{DatabaseName, StepName};
 use crate::outside::postgres::{PgError, connect};
 use crate::plan::{Plan, Step};
@@ -316,7 +316,7 @@ async fn apply_refinery(
 ) -> Partly<()> {
     let database = || step.database.clone();
     let mut session = session(step, context).await?;
-    let history = refinery::history(&mut session, files).await;
+    let history = refinery_history::history(&mut session, files).await;
     let history = history.map_err(|source| (StepError::Database { database: database(), source }, false))?;
     let history = history.map_err(|source| (StepError::Refinery { database: database(), source }, false))?;
     for pending in &history.pending {

@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use crate::failure::list;
 use crate::journal::ledger::{self, Applied};
 use crate::kind::copy::{self, Pending as CopyPending};
-use crate::kind::{Kind, Migration, refinery};
+use crate::kind::{Kind, Migration, refinery_history};
 use crate::names::{DatabaseName, StepName};
 use crate::outside::clock;
 use crate::outside::postgres::{PgError, Server, connect, database_oid};
@@ -209,7 +209,7 @@ async fn look_inside(plan: &Plan, database: &Database) -> Result<Looked, PgError
             Kind::Sql(files) => compare(&files.migrations, &own),
             Kind::Refinery(files) => {
                 let mut state = drift_of(&files.migrations, &own);
-                match refinery::history(&mut session, &files.migrations).await? {
+                match refinery_history::history(&mut session, &files.migrations).await? {
                     Ok(history) => state.pending = history.pending.iter().map(|it| it.index).collect(),
                     Err(disagrees) => state.drift.push(Drift::Refinery(disagrees.to_string())),
                 }
@@ -278,7 +278,7 @@ async fn look_at_copy(
     survey: &Survey,
     sessions: &mut BTreeMap<DatabaseName, PgConnection>,
     step: &Step,
-    copy: &copy::Copy,
+    copy: &crate::kind::Copy,
 ) -> Result<StepState, PgError> {
     let before: Vec<&str> = plan
         .steps
@@ -367,6 +367,7 @@ mod tests {
             checksum: checksum.into(),
             up: String::new(),
             down: None,
+            irreversible: false,
             transactional: true,
         }
     }

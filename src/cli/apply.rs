@@ -1,0 +1,142 @@
+//! `migrate apply`.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::failure::{Blame, Exit, Failure, OrFail};
+use crate::journal::entry::Outcome;
+use crate::plan::Plan;
+use crate::run::apply::{ApplyOptions, apply};
+use crate::run::report::RunReport;
+use crate::run::saved::{Prospectus, SavedPlan};
+use crate::run::survey::survey;
+
+use super::args::ApplyArgs;
+use super::console::Console;
+use super::context::{Context, only_of};
+use super::text::{plural, seconds};
+use super::{Ended, trouble};
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("the target `{0}` is protected: apply wants a saved plan")]
+#[diagnostic(
+    code("usage.protected"),
+    help("Run `migrate plan -t {0} --out release.json`, read it, then `migrate apply -t {0} release.json`.")
+)]
+struct Protected(String);
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("--no-snapshot is not for the protected target `{0}`")]
+#[diagnostic(code("usage.protected"), help("A protected target always keeps a way back."))]
+struct ProtectedSnapshot(String);
+
+/// Runs it.
+///
+/// # Errors
+/// What stood in the way, or what went wrong; a report was then printed with it.
+pub async fn run(context: &Context<'_>, args: ApplyArgs) -> Ended {
+    match prepared(context, args).await {
+        Ok((report, failure)) => told(context.console, &report, failure),
+        Err(failure) => Err(refused(context, failure)),
+    }
+}
+
+async fn prepared(context: &Context<'_>, args: ApplyArgs) -> Result<(RunReport, Option<Failure>), Failure> {
+    let plan = context.plan()?;
+    protection(&plan, &args)?;
+    let options = ApplyOptions {
+        only: only_of(&plan, args.only)?,
+        no_snapshot: args.reason,
+        saved: args.saved_plan.as_deref().map(read_saved).transpose()?,
+    };
+    let store = context.store(Some(&plan), None)?;
+    if !args.yes {
+        let survey = survey(&plan, options.only.as_ref()).await.all_reachable().or_fail()?;
+        let prospectus = Prospectus::new(&plan, &survey, options.only.as_ref());
+        let question = super::plan::text(&prospectus);
+        context.console.confirm(false, &question, &[plan.target.name.to_string()])?;
+    }
+    let applied = apply(context.world, &plan, &store, &options).await?;
+    Ok((applied.report, applied.failure))
+}
+
+fn protection(plan: &Plan, args: &ApplyArgs) -> Result<(), Failure> {
+    let name = plan.target.name.to_string();
+    if plan.target.protected && args.no_snapshot {
+        return Err(Failure::untouched(Blame::Usage, ProtectedSnapshot(name)));
+    }
+    if plan.target.protected && args.saved_plan.is_none() {
+        return Err(Failure::untouched(Blame::Usage, Protected(name)));
+    }
+    Ok(())
+}
+
+fn read_saved(path: &Path) -> Result<SavedPlan, Failure> {
+    SavedPlan::read(path).or_blame(Blame::Usage)
+}
+
+/// A refusal, under `--json`, is an outcome as well as an error; it is told by whoever gets the failure.
+fn refused(context: &Context<'_>, failure: Failure) -> Failure {
+    if !context.console.json && matches!(failure.blame, Blame::Busy | Blame::Drift) {
+        context.console.say("Refused.");
+    }
+    failure
+}
+
+/// A report, and the error if there is one.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    report: &'a RunReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Value>,
+}
+
+/// Prints what a run came to.
+///
+/// # Errors
+/// Never: the failure is told here, with the report.
+pub fn told(console: &Console, report: &RunReport, failure: Option<Failure>) -> Ended {
+    if console.json {
+        console.print_json(&Document { report, error: failure.as_ref().map(trouble::json) });
+    } else {
+        console.print(&text(report));
+    }
+    Ok(match failure {
+        None => Exit::Done,
+        Some(failure) => {
+            console.say(&trouble::text(console, &failure));
+            failure.exit()
+        }
+    })
+}
+
+/// The report for people.
+#[must_use]
+pub fn text(report: &RunReport) -> String {
+    let run = report.run.as_ref().map_or_else(|| "No run was needed".into(), |run| format!("Run {run}"));
+    let outcome = report.outcome.map_or("left unfinished", |outcome| match outcome {
+        Outcome::Succeeded => "succeeded",
+        Outcome::Failed => "failed; nothing was changed",
+        Outcome::RolledBack => "rolled back",
+        Outcome::Halted => "halted, as the plan says",
+        Outcome::Refused => "refused",
+        Outcome::NothingToDo => "nothing to do",
+    });
+    let mut text = format!("{run}: {outcome}, in {}\n", seconds(report.seconds));
+    for it in &report.databases {
+        let applied = plural(usize::try_from(it.applied).unwrap_or(usize::MAX), "migration");
+        let back = match (&it.kept_as, it.rolled_back) {
+            (Some(kept), true) => format!(", rolled back from its snapshot; the replaced database is kept as {kept}"),
+            (None, true) => ", rolled back".into(),
+            _ => String::new(),
+        };
+        text += &format!("  {}: {applied} applied{back}\n", it.name);
+    }
+    for it in &report.checks {
+        text += &format!("  check {}: {}, {}\n", it.name, it.outcome, it.detail);
+    }
+    text
+}

@@ -1,0 +1,42 @@
+//! `migrate doctor`: everything that apply needs, tested.
+
+use serde_json::json;
+
+use crate::doctor::{Finding, Verdict, examine};
+use crate::failure::Exit;
+use crate::run::survey::survey;
+
+use super::Ended;
+use super::context::Context;
+
+/// Runs it.
+///
+/// # Errors
+/// The plan is invalid. Findings are told here.
+pub async fn run(context: &Context<'_>) -> Ended {
+    let plan = context.plan()?;
+    let store = context.store(Some(&plan), None).map_err(|failure| failure.error.to_string());
+    let survey = survey(&plan, None).await;
+    let findings = examine(context.world, &plan, &survey, store.as_ref().map_err(Clone::clone)).await;
+    if context.console.json {
+        context.console.print_json(&json!({ "target": plan.target.name, "checks": findings }));
+    } else {
+        context.console.print(&text(&findings));
+    }
+    let bad = findings.iter().any(|it| it.outcome == Verdict::Failed);
+    Ok(if bad { Exit::Failed } else { Exit::Done })
+}
+
+fn text(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for it in findings {
+        let mark = if it.outcome == Verdict::Passed { "ok    " } else { "FAILED" };
+        let place = it.database.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+        text += &format!("{mark}  {place}{}: {}\n", it.name, it.detail);
+        if let Some(help) = &it.help {
+            text += &format!("          help: {help}\n");
+        }
+    }
+    let bad = findings.iter().filter(|it| it.outcome == Verdict::Failed).count();
+    text + &if bad == 0 { "Everything that apply needs is there.\n".into() } else { format!("{bad} of {} failed.\n", findings.len()) }
+}

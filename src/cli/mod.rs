@@ -1,0 +1,154 @@
+//! How it looks: arguments to core, values to text or JSON. The only place that prints.
+
+pub mod apply;
+pub mod args;
+pub mod console;
+pub mod context;
+pub mod demo;
+pub mod doctor;
+pub mod plan;
+pub mod progress;
+pub mod rollback;
+pub mod runs;
+pub mod snapshot;
+pub mod status;
+pub mod text;
+pub mod trouble;
+pub mod verify;
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches};
+use serde_json::json;
+use tracing_subscriber::EnvFilter;
+
+use crate::failure::{Blame, Exit, Failure};
+use crate::outside::interrupt::Interrupt;
+use crate::world::World;
+
+use args::{Command, CommandLine};
+use console::Console;
+use context::Context;
+
+/// What a command comes to: an exit code, or a failure that is still to be told.
+pub type Ended = Result<Exit, Failure>;
+
+/// Runs the program.
+pub async fn main() -> ExitCode {
+    let matches = match CommandLine::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error),
+    };
+    let line = match CommandLine::from_arg_matches(&matches) {
+        Ok(line) => line,
+        Err(error) => return usage(&error),
+    };
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|it| !it.is_empty());
+    let console = Console::new(&line.global, no_color);
+    logging(line.global.verbose, console.has_colour());
+    tell_of_panics();
+    // An error here means that another part of the process chose the provider first: then there is one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let interrupt = Interrupt::default();
+    let world = World::gather(console.report(), interrupt.clone());
+    if let Err(error) = interrupt.on_signals() {
+        tracing::warn!(%error, "signals will end the program at once");
+    }
+    let ended = match honours(&line, &matches) {
+        Ok(()) => run(&world, &console, line).await,
+        Err(failure) => Err(failure),
+    };
+    ExitCode::from(match ended {
+        Ok(exit) => exit as u8,
+        Err(failure) => told(&console, &failure),
+    })
+}
+
+/// Tells a failure of which nothing has been told yet.
+fn told(console: &Console, failure: &Failure) -> u8 {
+    if console.json {
+        console.print_json(&json!({ "error": trouble::json(failure) }));
+    }
+    console.say(&trouble::text(console, failure));
+    failure.exit() as u8
+}
+
+/// clap prints what it has to say; only its exit code is ours.
+fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(Exit::Usage as u8),
+    }
+}
+
+fn logging(verbose: u8, colour: bool) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "migrate=debug,warn",
+        _ => "migrate=trace,info",
+    };
+    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_writer(std::io::stderr).with_ansi(colour).init();
+}
+
+/// A panic is a bug of ours, and whoever sees it needs to know what was not done.
+fn tell_of_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        let version = env!("CARGO_PKG_VERSION");
+        let text = format!(
+            "This is a bug in migrate {version}. No rollback was tried; `migrate status` and `migrate runs list` show the state."
+        );
+        let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), (text + "\n").as_bytes());
+    }));
+}
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("`migrate {command}` takes no {flag}")]
+#[diagnostic(code("usage.flag"), help("Leave it away."))]
+struct NotHonoured {
+    command: &'static str,
+    flag: &'static str,
+}
+
+/// A flag that a command does not honour is refused, never ignored. (Variables of the environment are for all commands.)
+fn honours(line: &CommandLine, matches: &clap::ArgMatches) -> Result<(), Failure> {
+    let command = match &line.command {
+        Command::Completions { .. } => "completions",
+        Command::Demo(_) => "demo",
+        _ => return Ok(()),
+    };
+    let typed = |id: &str| {
+        let here = |matches: &clap::ArgMatches| matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine);
+        here(matches) || matches.subcommand().is_some_and(|(_, below)| here(below))
+    };
+    for (id, flag) in [("plan", "--plan"), ("target", "--target"), ("json", "--json"), ("quiet", "--quiet")] {
+        if typed(id) {
+            return Err(Failure::untouched(Blame::Usage, NotHonoured { command, flag }));
+        }
+    }
+    Ok(())
+}
+
+async fn run(world: &World, console: &Console, line: CommandLine) -> Ended {
+    let context = Context { world, console, global: &line.global };
+    match line.command {
+        Command::Plan(args) => plan::run(&context, &args).await,
+        Command::Apply(args) => apply::run(&context, args).await,
+        Command::Rollback(args) => rollback::run(&context, args).await,
+        Command::Status => status::run(&context).await,
+        Command::Verify(args) => verify::run(&context, &args).await,
+        Command::Snapshot(command) => snapshot::run(&context, command).await,
+        Command::Runs(command) => runs::run(&context, command).await,
+        Command::Doctor => doctor::run(&context).await,
+        Command::Demo(args) => demo::run(&context, args).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut CommandLine::command(), "migrate", &mut script);
+            console.print(&String::from_utf8_lossy(&script));
+            Ok(Exit::Done)
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `migrate plan`: what apply would do, in order.
+
+use std::path::{Path, PathBuf};
+
+use crate::failure::{Blame, Exit, OrFail};
+use crate::run::saved::{Prospectus, Unit, Work};
+use crate::run::survey::survey;
+
+use super::Ended;
+use super::args::PlanArgs;
+use super::context::Context;
+use super::text::plural;
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("{} cannot be written", path.display())]
+#[diagnostic(code("plan.out"), help("Name another file with --out."))]
+struct CannotSave {
+    path: PathBuf,
+    #[source]
+    source: std::io::Error,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// The plan is invalid, a database is unreachable, or files and ledgers disagree.
+pub async fn run(context: &Context<'_>, args: &PlanArgs) -> Ended {
+    let plan = context.plan()?;
+    let survey = survey(&plan, None).await.all_reachable().or_fail()?;
+    survey.no_drift(&plan).or_blame(Blame::Drift)?;
+    let prospectus = Prospectus::new(&plan, &survey, None);
+    if let Some(path) = &args.out {
+        save(path, &prospectus).or_blame(Blame::Usage)?;
+    }
+    if context.console.json {
+        context.console.print_json(&prospectus);
+    } else {
+        context.console.print(&text(&prospectus));
+        if let Some(path) = &args.out {
+            context.console.print(&format!("Saved as {0}: apply exactly this with `migrate apply {0}`.\n", path.display()));
+        }
+    }
+    Ok(if args.detailed_exitcode && prospectus.has_work() { Exit::WorkToDo } else { Exit::Done })
+}
+
+fn save(path: &Path, prospectus: &Prospectus) -> Result<(), CannotSave> {
+    let text = serde_json::to_string_pretty(prospectus).expect("results have no map with keys that are not text");
+    std::fs::write(path, text + "\n").map_err(|source| CannotSave { path: path.into(), source })
+}
+
+/// The prospectus for people.
+#[must_use]
+pub fn text(it: &Prospectus) -> String {
+    let mut text = format!("Plan `{}` on target `{}`\n", it.plan, it.target);
+    let pending: usize = it.steps.iter().map(|step| step.pending.len()).sum();
+    if pending == 0 {
+        text += "Nothing is pending.\n";
+    }
+    for (number, step) in it.steps.iter().enumerate() {
+        text += &step_text(number + 1, step);
+    }
+    for check in &it.checks {
+        text += &format!("Check {}: {} ({})\n", check.when, check.name, check.kind);
+    }
+    if pending > 0 {
+        let snapshots: Vec<&str> = it.databases.iter().filter(|it| it.snapshot).map(|it| it.name.as_str()).collect();
+        text += &format!("{} pending; snapshots first of: {}\n", plural(pending, "migration"), snapshots.join(", "));
+    }
+    text + &format!("Digest {}\n", it.digest)
+}
+
+fn step_text(number: usize, step: &Work) -> String {
+    let after: Vec<&str> = step.after.iter().map(|name| name.as_str()).collect();
+    let after = if after.is_empty() { String::new() } else { format!(", after {}", after.join(", ")) };
+    let state = if step.pending.is_empty() { ": nothing pending" } else { "" };
+    let mut text = format!("{number}. {} on {} ({}{after}){state}\n", step.name, step.database, step.kind);
+    for duplicate in &step.duplicate_numbers {
+        text += &format!("   note: a number stands more than once, {duplicate}\n");
+    }
+    for unit in &step.pending {
+        text += &format!("   {}{}\n", unit.name, remarks(step, unit));
+    }
+    text
+}
+
+fn remarks(step: &Work, unit: &Unit) -> String {
+    let mut remarks: Vec<&str> = Vec::new();
+    if !unit.transactional {
+        remarks.push("no transaction");
+    }
+    if step.kind != "copy" {
+        remarks.push(if unit.reversible { "has a down" } else { "back by snapshot only" });
+    }
+    remarks.extend(unit.note.as_deref());
+    if remarks.is_empty() { String::new() } else { format!("  [{}]", remarks.join("; ")) }
+}

@@ -1,0 +1,113 @@
+//! `migrate rollback`: from the journal and the store; the plan file is needed only to find the store.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use crate::failure::{Aftermath, Blame, Exit, Failure, OrFail};
+use crate::journal::state::RunState;
+use crate::names::DatabaseName;
+use crate::outside::clock;
+use crate::outside::store::Store;
+use crate::plan::Plan;
+use crate::run::report::RunReport;
+use crate::run::rollback::{Prospect, Request, RollbackError, no_later_run, prospects, rollback};
+
+use super::Ended;
+use super::args::RollbackArgs;
+use super::context::{Context, only};
+use super::text::{bytes, count};
+
+/// Runs it.
+///
+/// # Errors
+/// What stood in the way, or what went wrong.
+pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
+    // A plan that cannot be read must not stand between a responder and the way back: with --store it is not read at all.
+    let plan = if args.store.is_none() { Some(context.plan()?) } else { None };
+    let store = context.store(plan.as_ref(), args.store.as_deref())?;
+    let target = plan.as_ref().map(|plan| &plan.target.name);
+    let state = context.run_state(&store, args.run.as_ref(), target).await?;
+    let only = only(args.only);
+    no_later_run(&store, &state).await.or_blame(Blame::Drift)?;
+    if state.changed().next().is_none() && state.outcome.is_some() {
+        return nothing(context, &state);
+    }
+    let plan = stored_plan(context, &store, &state, only.as_ref(), plan).await?;
+    let request = Request { state: &state, only: only.as_ref(), why: "request", message: None };
+    let ahead = prospects(&store, &plan.databases, &request).await.map_err(|error| still_changed(&state, error))?;
+    if args.dry_run {
+        return dry(context, &state, &ahead);
+    }
+    let question = text(&state, &ahead);
+    let words: Vec<String> = match ahead.is_empty() {
+        true => vec![state.run.to_string()],
+        false => ahead.iter().map(|it| it.name.to_string()).collect(),
+    };
+    context.console.confirm(args.yes, &question, &words)?;
+    let report = rollback(context.world, &store, &plan.databases, &request).await?;
+    super::apply::told(context.console, &report, None)
+}
+
+/// The run's own plan, with the URLs of today's environment. A run that died before it kept its plan has changed nothing;
+/// closing it needs the plan file's databases for their locks alone.
+async fn stored_plan(
+    context: &Context<'_>,
+    store: &Store,
+    state: &RunState,
+    only: Option<&BTreeSet<DatabaseName>>,
+    plan: Option<Plan>,
+) -> Result<Plan, Failure> {
+    match (context.stored_plan(store, state, only).await, plan) {
+        (Err(_), Some(plan)) if state.changed().next().is_none() => Ok(plan),
+        (stored, _) => stored,
+    }
+}
+
+fn still_changed(state: &RunState, error: RollbackError) -> Failure {
+    let changed: Vec<DatabaseName> = state.changed().map(|it| it.identity.name.clone()).collect();
+    let aftermath = match (&error, changed.is_empty()) {
+        (RollbackError::UnknownDatabase { .. }, _) => return Failure::untouched(Blame::Usage, error),
+        (_, true) => Aftermath::Untouched,
+        (_, false) => Aftermath::Mixed { run: state.run.clone(), changed },
+    };
+    Failure { blame: Blame::Work, aftermath, error: Box::new(error) }
+}
+
+fn nothing(context: &Context<'_>, state: &RunState) -> Ended {
+    let target = state.target.as_ref().expect("a run without a target is of a newer version, which was refused");
+    let mut report = RunReport::new(target);
+    report.run = Some(state.run.clone());
+    report.outcome = Some(crate::journal::entry::Outcome::NothingToDo);
+    super::apply::told(context.console, &report, None)
+}
+
+fn dry(context: &Context<'_>, state: &RunState, ahead: &[Prospect]) -> Ended {
+    if context.console.json {
+        context.console.print_json(&json!({ "run": state.run, "target": state.target, "dry_run": true, "databases": ahead }));
+    } else {
+        context.console.print(&(text(state, ahead) + "Nothing was done.\n"));
+    }
+    Ok(Exit::Done)
+}
+
+fn text(state: &RunState, ahead: &[Prospect]) -> String {
+    let mut text = format!("Rollback of run {} ({})\n", state.run, state.word());
+    if ahead.is_empty() {
+        text += "  No database is changed by it; it will be closed as rolled back.\n";
+    }
+    for it in ahead {
+        text += &format!(
+            "  {} ({}): restore the snapshot of {}, {} rows, {} to read, {} to write;\n    what was written since then will \
+             be only in {}, which is kept\n",
+            it.name,
+            it.dbname,
+            clock::readable(it.taken_at),
+            count(it.rows),
+            bytes(it.stored_bytes),
+            bytes(it.bytes),
+            it.kept_as
+        );
+    }
+    text
+}

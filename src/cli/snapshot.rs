@@ -1,0 +1,176 @@
+//! `migrate snapshot take | list | verify`.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use futures::stream::{self, StreamExt};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::failure::{Blame, Exit, Failure, OrFail};
+use crate::journal;
+use crate::names::{DatabaseName, RunId};
+use crate::outside::clock;
+use crate::outside::store::Store;
+use crate::run::snapshots;
+use crate::snapshot::manifest::Manifest;
+use crate::snapshot::{self, SnapshotError, dump};
+
+use super::Ended;
+use super::args::SnapshotCommand;
+use super::context::{Context, only, only_of};
+use super::text::{bytes, seconds, table};
+
+/// Manifests that are read side by side.
+const AT_ONCE: usize = 8;
+
+#[derive(Serialize)]
+struct Line {
+    run: RunId,
+    database: DatabaseName,
+    taken_at: DateTime<Utc>,
+    bytes: u64,
+    stored_bytes: u64,
+    sha256: String,
+    drilled: bool,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// What failed.
+pub async fn run(context: &Context<'_>, command: SnapshotCommand) -> Ended {
+    match command {
+        SnapshotCommand::Take { only } => take(context, only).await,
+        SnapshotCommand::List { store } => list(context, store.as_deref()).await,
+        SnapshotCommand::Verify { run, only: names, store } => {
+            verify(context, run, only(names), store.as_deref()).await
+        }
+    }
+}
+
+async fn take(context: &Context<'_>, names: Vec<DatabaseName>) -> Ended {
+    let plan = context.plan()?;
+    let only = only_of(&plan, names)?;
+    let store = context.store(Some(&plan), None)?;
+    let (run, taken) = snapshots::take(context.world, &plan, &store, only.as_ref()).await?;
+    if context.console.json {
+        context.console.print_json(&json!({ "run": run, "target": plan.target.name, "snapshots": taken }));
+        return Ok(Exit::Done);
+    }
+    let mut text = format!("Run {run}: snapshots taken, read back and proven\n");
+    for it in &taken {
+        let (all, stored) = (bytes(it.bytes), bytes(it.stored_bytes));
+        text += &format!("  {}: {all} as {stored}, in {}, sha256 {}\n", it.database, seconds(it.seconds), it.sha256);
+    }
+    context.console.print(&text);
+    Ok(Exit::Done)
+}
+
+async fn manifests(store: &Store) -> Result<Vec<Manifest>, Failure> {
+    let runs = journal::runs(store).await.or_fail()?;
+    let read = stream::iter(runs).map(|run| async move { snapshot::manifests(store, &run).await });
+    let mut all = Vec::new();
+    for some in read.buffered(AT_ONCE).collect::<Vec<_>>().await {
+        all.extend(some.or_fail()?);
+    }
+    Ok(all)
+}
+
+async fn list(context: &Context<'_>, store: Option<&str>) -> Ended {
+    let store = context.store_alone(store)?;
+    let lines: Vec<Line> = manifests(&store).await?.into_iter().map(line).collect();
+    if context.console.json {
+        context.console.print_json(&json!({ "snapshots": lines }));
+    } else if lines.is_empty() {
+        context.console.print("There are no snapshots.\n");
+    } else {
+        let rows: Vec<Vec<String>> = lines
+            .iter()
+            .map(|it| {
+                let sizes = [bytes(it.bytes), bytes(it.stored_bytes)];
+                let first = [it.run.to_string(), it.database.to_string(), clock::readable(it.taken_at)];
+                first.into_iter().chain(sizes).chain([it.sha256.clone()]).collect()
+            })
+            .collect();
+        context.console.print(&table(&["RUN", "DATABASE", "TAKEN", "HOLDS", "STORED", "SHA-256"], &rows));
+    }
+    Ok(Exit::Done)
+}
+
+fn line(it: Manifest) -> Line {
+    Line {
+        run: it.run,
+        database: it.database,
+        taken_at: it.taken_at,
+        bytes: it.archive.digests.bytes,
+        stored_bytes: it.archive.digests.stored_bytes,
+        sha256: it.archive.digests.stored_sha256,
+        drilled: false,
+    }
+}
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("there is no snapshot to verify")]
+#[diagnostic(code("snapshot.none"), help("`migrate snapshot list` shows what there is."))]
+struct NoneThere;
+
+#[derive(Serialize)]
+struct Verified {
+    run: RunId,
+    database: DatabaseName,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+async fn verify(
+    context: &Context<'_>,
+    run: Option<RunId>,
+    only: Option<BTreeSet<DatabaseName>>,
+    store: Option<&str>,
+) -> Ended {
+    let store = context.store_alone(store)?;
+    let found = match &run {
+        Some(run) => snapshot::manifests(&store, run).await.or_fail()?,
+        None => latest(manifests(&store).await?),
+    };
+    let wanted: Vec<Manifest> =
+        found.into_iter().filter(|it| only.as_ref().is_none_or(|only| only.contains(&it.database))).collect();
+    if wanted.is_empty() {
+        return Err(Failure::untouched(Blame::Check, NoneThere));
+    }
+    let (mut lines, mut failed) = (Vec::new(), None);
+    for manifest in wanted {
+        let result = dump::prove(context.world, &store, &manifest.run, &manifest).await;
+        lines.push(Verified {
+            outcome: if result.is_ok() { "passed" } else { "failed" },
+            detail: result.as_ref().err().map(ToString::to_string),
+            run: manifest.run,
+            database: manifest.database,
+        });
+        failed = failed.or(result.err());
+    }
+    if context.console.json && failed.is_none() {
+        context.console.print_json(&json!({ "snapshots": lines }));
+    }
+    if !context.console.json {
+        let text: String = lines
+            .iter()
+            .map(|it| format!("{} {}: {}{}\n", it.run, it.database, it.outcome, it.detail.as_ref().map(|d| format!(", {d}")).unwrap_or_default()))
+            .collect();
+        context.console.print(&text);
+    }
+    match failed {
+        None => Ok(Exit::Done),
+        Some(error @ SnapshotError::Damaged { .. }) => Err(Failure::untouched(Blame::Check, error)),
+        Some(error @ SnapshotError::Interrupted(_)) => Err(Failure::untouched(Blame::Interrupted, error)),
+        Some(error) => Err(Failure::untouched(Blame::Work, error)),
+    }
+}
+
+/// The snapshots of the newest run that has any.
+fn latest(all: Vec<Manifest>) -> Vec<Manifest> {
+    let newest = all.iter().map(|it| it.run.clone()).max();
+    all.into_iter().filter(|it| Some(&it.run) == newest.as_ref()).collect()
+}

@@ -1,0 +1,122 @@
+//! `migrate status`: what each database has, what it lacks, and which run was the last.
+
+use serde::Serialize;
+
+use crate::failure::{Exit, OrFail};
+use crate::names::{DatabaseName, RunId, TargetName};
+use crate::plan::Plan;
+use crate::run::step;
+use crate::run::survey::{Survey, survey};
+
+use super::Ended;
+use super::context::Context;
+use super::text::plural;
+
+#[derive(Serialize)]
+struct Status {
+    target: TargetName,
+    databases: Vec<Line>,
+    unfinished_run: Option<RunId>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    name: DatabaseName,
+    reachable: bool,
+    applied: usize,
+    pending: Vec<Item>,
+    changed: Vec<Item>,
+    last_run: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown_steps: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Item {
+    step: String,
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+/// Runs it. Databases that cannot be reached are shown as such; that is no failure of `status`.
+///
+/// # Errors
+/// The plan is invalid, or the store cannot be read.
+pub async fn run(context: &Context<'_>) -> Ended {
+    let plan = context.plan()?;
+    let store = context.store(Some(&plan), None)?;
+    let (survey, unfinished) = tokio::join!(survey(&plan, None), crate::run::unfinished(&store, &plan.target.name));
+    let status = Status {
+        target: plan.target.name.clone(),
+        databases: plan.databases.keys().map(|name| line(&plan, &survey, name)).collect(),
+        unfinished_run: unfinished.or_fail()?.map(|it| it.run),
+    };
+    if context.console.json {
+        context.console.print_json(&status);
+    } else {
+        context.console.print(&text(&status));
+    }
+    Ok(Exit::Done)
+}
+
+fn line(plan: &Plan, survey: &Survey, name: &DatabaseName) -> Line {
+    let found = survey.found(name);
+    let error = survey.databases.get(name).and_then(|it| it.as_ref().err());
+    let (mut pending, mut changed) = (Vec::new(), Vec::new());
+    for step in plan.steps.iter().filter(|step| step.database == *name) {
+        let Some(state) = survey.steps.get(&step.name) else { continue };
+        let item = |name: &str| Item { step: step.name.to_string(), name: name.into(), reason: None, detail: None };
+        let note = state.copy.as_ref().filter(|_| state.has_work()).map(ToString::to_string);
+        pending.extend(step::names(step, state).iter().map(|name| Item { detail: note.clone(), ..item(name) }));
+        changed.extend(state.drift.iter().map(|drift| Item {
+            reason: Some(drift.reason()),
+            detail: Some(drift.to_string()),
+            ..item(drift.name())
+        }));
+    }
+    Line {
+        name: name.clone(),
+        reachable: found.is_some(),
+        applied: found.map_or(0, |it| it.applied),
+        pending,
+        changed,
+        last_run: found.and_then(|it| it.last_run.clone()),
+        error: error.map(|error| {
+            let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            format!("{error}{cause}")
+        }),
+        unknown_steps: found.map(|it| it.strange_steps.clone()).unwrap_or_default(),
+    }
+}
+
+fn text(status: &Status) -> String {
+    let mut text = format!("Target `{}`\n", status.target);
+    for it in &status.databases {
+        if let Some(error) = &it.error {
+            text += &format!("{}: unreachable, {error}\n", it.name);
+            continue;
+        }
+        let last = it.last_run.as_ref().map(|run| format!(", last changed by run {run}")).unwrap_or_default();
+        text += &format!("{}: {} applied, {} pending{last}\n", it.name, it.applied, it.pending.len());
+        for item in &it.pending {
+            let note = item.detail.as_ref().map(|detail| format!("  [{detail}]")).unwrap_or_default();
+            text += &format!("  pending  {}/{}{note}\n", item.step, item.name);
+        }
+        for item in &it.changed {
+            text += &format!("  CHANGED  {}\n", item.detail.as_deref().unwrap_or_default().replace('\n', "\n         "));
+        }
+        if !it.unknown_steps.is_empty() {
+            let steps = plural(it.unknown_steps.len(), "step");
+            text += &format!("  note: its ledger knows {steps} that this plan does not: {}\n", it.unknown_steps.join(", "));
+        }
+    }
+    match &status.unfinished_run {
+        Some(run) => text + &format!("Run {run} is unfinished: `migrate runs show {run}`, then `migrate rollback {run}`.\n"),
+        None => text + "No run is unfinished.\n",
+    }
+}
