@@ -1,1 +1,3 @@
 //! Everything that is not us: PostgreSQL, child processes, the store, the clock.
+
+pub mod cluster;
