@@ -1,7 +1,10 @@
 //! Everything that is not us: PostgreSQL, child processes, the store, the clock.
 
 pub mod clock;
+pub mod cluster;
 pub mod interrupt;
 pub mod postgres;
 pub mod process;
+pub mod secret;
 pub mod store;
+pub mod url;

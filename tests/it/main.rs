@@ -1,4 +1,10 @@
-//! The integration tests, all in one binary, so that they are linked once and can share what is costly to start.
+//! One integration binary: it links once, and its tests share one cluster.
 
+mod cluster_proof;
+mod copy;
+mod fingerprint;
+mod fingerprint_proof;
 mod gcs_proof;
 mod gcs_server;
+mod harness;
+mod sync;

@@ -1,0 +1,77 @@
+//! One cluster for all tests of this binary, and a database of its own for each.
+
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use migrate::outside::cluster::{Cluster, ClusterOptions};
+use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+
+/// Owns every database of the tests, and is no superuser: managed PostgreSQL gives none to anybody.
+pub(crate) const OWNER: &str = "release";
+
+/// The cluster of this test binary. Statics are never dropped; the cluster's watcher ends it with the process.
+pub(crate) fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(|| {
+        let settings = vec![("max_connections".to_owned(), "200".to_owned())];
+        let cluster = Cluster::start(ClusterOptions { settings, ..ClusterOptions::default() })
+            .unwrap_or_else(|error| panic!("the tests need a PostgreSQL server: {error}"));
+        let made = Command::new(cluster.bin_dir().join("psql"))
+            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &cluster.url("postgres", "postgres"), "-c"])
+            .arg(format!("CREATE ROLE {OWNER} LOGIN CREATEDB"))
+            .status()
+            .expect("psql lies beside the server's programs");
+        assert!(made.success(), "psql ended with {made}");
+        cluster
+    })
+}
+
+/// A new database, owned by [`OWNER`] and named after the test. Returns the URL for its owner.
+pub(crate) async fn fresh_database(name_hint: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let plain: String = name_hint.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(48).collect();
+    let name = format!("{plain}_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    let mut server = connect(&cluster().url(OWNER, "postgres")).await;
+    execute(&mut server, format!("CREATE DATABASE \"{name}\" TEMPLATE template0")).await;
+    cluster().url(OWNER, &name)
+}
+
+/// The same database as in `url`, for the superuser.
+pub(crate) fn as_superuser(url: &str) -> String {
+    let owner = format!("user={OWNER}");
+    assert!(url.ends_with(&owner), "{url} is not of this harness");
+    url.replace(&owner, "user=postgres")
+}
+
+/// A connection to `url`.
+pub(crate) async fn connect(url: &str) -> PgConnection {
+    PgConnection::connect(url).await.unwrap_or_else(|error| panic!("cannot connect to {url}: {error}"))
+}
+
+/// Runs the statements of `sql`.
+#[track_caller]
+pub(crate) fn execute(connection: &mut PgConnection, sql: impl Into<String>) -> impl Future<Output = ()> {
+    let sql = sql.into();
+    let caller = std::panic::Location::caller();
+    async move {
+        let done = connection.execute(sqlx::raw_sql(AssertSqlSafe(sql.clone()))).await;
+        if let Err(error) = done {
+            panic!("{caller}: {}", explained(&error, &sql));
+        }
+    }
+}
+
+/// The error with the part of `sql` that it is about.
+pub(crate) fn explained(error: &sqlx::Error, sql: &str) -> String {
+    let position = match error.as_database_error().and_then(|it| it.try_downcast_ref::<PgDatabaseError>()) {
+        Some(error) => match error.position() {
+            Some(PgErrorPosition::Original(position)) => position,
+            _ => 1,
+        },
+        None => 1,
+    };
+    let part: String = sql.chars().skip(position.saturating_sub(1)).take(300).collect();
+    format!("{error}, at: {part}")
+}
