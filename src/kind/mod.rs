@@ -1,5 +1,7 @@
 //! The kinds of step: files in, effect on a database out.
 
+pub mod copy;
+
 use std::path::PathBuf;
 
 use crate::names::DatabaseName;

@@ -1,1 +1,3 @@
 //! Is it right: the checks of a plan.
+
+pub mod sync;
