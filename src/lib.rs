@@ -3,6 +3,7 @@
 //!
 //! - [`plan`]: what should be; pure once the files are read
 //! - [`sql`]: SQL text: statements, directives, checksums; pure
+//! - [`tables`]: two tables in two databases, and how they differ
 //! - [`kind`]: the kinds of step: files in, effect on a database out
 //! - [`snapshot`]: how it was: `pg_dump` to the store, and back
 //! - [`run`]: doing it: survey, lock, apply, roll back
@@ -25,5 +26,6 @@ pub mod plan;
 pub mod run;
 pub mod snapshot;
 pub mod sql;
+pub mod tables;
 pub mod verify;
 pub mod world;
