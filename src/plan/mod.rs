@@ -1,15 +1,32 @@
 //! What should be: the plan file, read once and checked whole before anything is touched.
 //!
-//! `file` is the TOML as typed, with the place of every value; `expand` puts environment variables in; `order` fixes the
-//! order of the steps. After a [`Plan`] exists there is no file left to read and no text left to parse.
+//! `file` is the TOML as typed, with the place of every value; `check` holds what must be true beyond that; `order` fixes
+//! the order of the steps; `expand` puts environment variables in. After a [`Plan`] exists there is no file left to read and
+//! no text left to parse.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+mod check;
+mod expand;
+pub mod file;
+mod literal;
+mod order;
+mod problem;
+mod section;
+mod tables;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::kind::Kind;
+use serde::Deserialize;
+
+use self::file::PlanFile;
+use self::problem::Problem;
+pub use self::problem::{Invalid, PlanError};
+use self::tables::{CheckTable, StepTable, TableTable, Time, Work};
+use crate::kind::{self, Copy, Files, Kind, Migration, TableRef};
 use crate::names::{DatabaseName, StepName, TargetName};
 use crate::outside::url::DatabaseUrl;
+use crate::verify::sync::SyncCheck;
 
 /// A plan for one target: names resolved, migration files read, checksums taken, order fixed.
 #[derive(Debug, Clone)]
@@ -18,7 +35,8 @@ pub struct Plan {
     pub name: String,
     /// The plan file's path as given by the user.
     pub path: PathBuf,
-    /// The plan file's text, kept with the run. It holds `${VAR}` references, never their values.
+    /// The plan file's text, kept with the run. It holds `${VAR}` references, never their values; a literal password in a
+    /// comment is starred out.
     pub text: String,
     /// The target that this run is about.
     pub target: Target,
@@ -52,6 +70,18 @@ pub struct StoreSettings {
     pub url: Option<String>,
     /// How archives are compressed.
     pub compression: Compression,
+    /// What `snapshot prune` keeps.
+    pub retention: Retention,
+}
+
+/// `store.retention`. What neither limit covers may be pruned; without any limit, nothing may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// The latest so many runs.
+    pub keep_last: Option<u32>,
+    /// The runs of so many days.
+    pub keep_days: Option<u32>,
 }
 
 /// `store.compression`.
@@ -78,7 +108,8 @@ pub struct RunSettings {
 }
 
 /// `run.on_failure`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OnFailure {
     /// Every database that the run touched goes back to its snapshot.
     Rollback,
@@ -130,10 +161,161 @@ pub struct Check {
 }
 
 /// `checks.when`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum When {
     /// A gate: it must hold before anything is changed.
     Before,
-    /// It must hold before the run may be called succeeded.
+    /// It must hold before the run may be called succeeded; the default.
+    #[default]
     After,
 }
+
+impl Plan {
+    /// Reads the plan file at `path` for `target`, or for the plan's default target, and all migration folders that it names.
+    /// `env` is where `${NAME}` is looked up.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with the file, the target, a variable, a URL, or a migration.
+    pub fn load(path: &Path, target: Option<&str>, env: &BTreeMap<String, String>) -> Result<Self, PlanError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| PlanError::Unreadable { path: path.to_owned(), source })?;
+        let file = PlanFile::parse(path, &text)?;
+        let target = file.target(target)?;
+        let databases = file.databases(&target.name, env, None)?;
+        let store = file.store_url(env)?;
+        let root = project_root(path);
+        let mut steps = Vec::with_capacity(file.steps.len());
+        for table in &file.steps {
+            steps.push(Step { kind: file.read_work(&root, table)?, ..step(table) });
+        }
+        Ok(Self::of(file, path, target, databases, store, steps))
+    }
+
+    /// Makes a plan of the text that is kept with a run, called `name` in messages, where no migration folder exists: its steps
+    /// have no migrations. `only` limits the databases, so that the variables of the others need not be set. The
+    /// store is the one the text came from, so a store of the plan that cannot be expanded is left out.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with the text, the target, a variable, or a URL.
+    pub fn load_stored(
+        text: &str,
+        name: &str,
+        target: &str,
+        env: &BTreeMap<String, String>,
+        only: Option<&BTreeSet<DatabaseName>>,
+    ) -> Result<Self, PlanError> {
+        let path = Path::new(name);
+        let file = PlanFile::parse(path, text)?;
+        let target = file.target(Some(target))?;
+        let databases = file.databases(&target.name, env, only)?;
+        let store = file.store_url(env).unwrap_or_default();
+        let steps = file.steps.iter().map(step).collect();
+        Ok(Self::of(file, path, target, databases, store, steps))
+    }
+
+    fn of(
+        file: PlanFile,
+        path: &Path,
+        target: Target,
+        databases: BTreeMap<DatabaseName, Database>,
+        store: Option<String>,
+        steps: Vec<Step>,
+    ) -> Self {
+        Self {
+            text: file.source.text().to_owned(),
+            path: path.to_owned(),
+            target,
+            store: StoreSettings { url: store, compression: Compression::Gzip, retention: file.store.retention },
+            run: file.run_settings(),
+            databases,
+            steps,
+            checks: file.checks.into_iter().map(check_of).collect(),
+            name: file.name,
+        }
+    }
+}
+
+/// The folder that paths in the plan file at `path` are relative to: its own, or the one above if its own is called `plans`.
+#[must_use]
+pub fn project_root(path: &Path) -> PathBuf {
+    // Absolute first: from within `plans`, the plan file is named without its folder.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = absolute.parent().unwrap_or(Path::new(""));
+    let plans = folder.file_name().is_some_and(|name| name == "plans");
+    folder.parent().filter(|_| plans).unwrap_or(folder).to_owned()
+}
+
+/// Reads the folder of the first path; messages call it by the second.
+type ReadFolder = fn(&Path, &Path) -> Result<Vec<Migration>, kind::ReadError>;
+
+impl PlanFile {
+    fn run_settings(&self) -> RunSettings {
+        let run = &self.run;
+        RunSettings {
+            on_failure: run.on_failure.unwrap_or(OnFailure::Rollback),
+            parallel: run.parallel.as_ref().map_or(4, |it| usize::try_from(*it.get_ref()).unwrap_or(usize::MAX)),
+            lock_timeout: run.lock_timeout.map_or(Duration::from_secs(4), |Time(it)| it),
+            lock_retries: run.lock_retries.unwrap_or(8),
+            statement_timeout: run.statement_timeout.map_or(Duration::ZERO, |Time(it)| it),
+        }
+    }
+
+    /// The step's work with its files read.
+    fn read_work(&self, root: &Path, table: &StepTable) -> Result<Kind, PlanError> {
+        let (dir, read): (_, ReadFolder) = match &table.work {
+            Work::Sql { dir } => (dir, kind::sql::read),
+            Work::Refinery { dir } => (dir, kind::refinery::read),
+            Work::Copy { .. } => return Ok(kind(table, Vec::new())),
+        };
+        let folder = root.join(dir.get_ref());
+        if !folder.is_dir() {
+            let (step, dir_text, root) = (table.name.to_string(), dir.get_ref().clone(), root.to_owned());
+            return Err(PlanError::new(&self.source, dir.span(), Problem::NoFolder { step, dir: dir_text, root }));
+        }
+        Ok(kind(table, read(&folder, Path::new(dir.get_ref()))?))
+    }
+}
+
+/// The step without its migrations.
+fn step(table: &StepTable) -> Step {
+    Step {
+        name: table.name.get_ref().clone(),
+        database: table.database.get_ref().clone(),
+        after: table.after.iter().map(|it| it.get_ref().clone()).collect(),
+        lock_timeout: table.lock_timeout.map(|Time(it)| it),
+        statement_timeout: table.statement_timeout.map(|Time(it)| it),
+        kind: kind(table, Vec::new()),
+    }
+}
+
+fn kind(table: &StepTable, migrations: Vec<Migration>) -> Kind {
+    match &table.work {
+        Work::Sql { dir } => Kind::Sql(Files { dir: dir.get_ref().into(), migrations }),
+        Work::Refinery { dir } => Kind::Refinery(Files { dir: dir.get_ref().into(), migrations }),
+        Work::Copy { from, to, key, omit } => Kind::Copy(Copy {
+            from: table_ref(from),
+            to: TableRef { database: table.database.get_ref().clone(), table: to.get_ref().clone() },
+            key: key.get_ref().clone(),
+            omit: omit.iter().map(|it| it.get_ref().clone()).collect(),
+        }),
+    }
+}
+
+fn table_ref(table: &TableTable) -> TableRef {
+    TableRef { database: table.database.get_ref().clone(), table: table.table.get_ref().clone() }
+}
+
+fn check_of(table: CheckTable) -> Check {
+    let sync = SyncCheck {
+        source: table_ref(&table.source),
+        target: table_ref(&table.target),
+        key: table.key.into_inner(),
+        compare: table.compare,
+        min_rows: table.min_rows.unwrap_or(1),
+    };
+    Check { name: table.name.into_inner(), when: table.when, owner: table.owner, sync }
+}
+
+#[cfg(test)]
+mod tests;

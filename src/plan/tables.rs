@@ -1,0 +1,236 @@
+//! What the tables of a plan file may hold: a struct for each, as serde reads it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use toml::Spanned;
+
+use super::section::with_help;
+use super::{OnFailure, Retention, When};
+use crate::names::{DatabaseName, StepName, TargetName};
+
+/// The keys at the top; those of [`IgnoredAny`] are read on their own, under names that messages can use.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Top {
+    #[serde(rename = "version")]
+    _version: IgnoredAny,
+    pub(super) name: String,
+    pub(super) default_target: Option<Spanned<TargetName>>,
+    #[serde(rename = "store")]
+    _store: Option<IgnoredAny>,
+    #[serde(rename = "targets")]
+    _targets: Option<IgnoredAny>,
+    #[serde(rename = "run")]
+    _run: Option<IgnoredAny>,
+    #[serde(rename = "databases")]
+    _databases: Option<IgnoredAny>,
+    #[serde(rename = "steps")]
+    _steps: Option<IgnoredAny>,
+    #[serde(rename = "checks")]
+    _checks: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StoreTable {
+    pub(super) url: Option<Spanned<String>>,
+    pub(super) compression: Option<Spanned<CompressionWord>>,
+    #[serde(default)]
+    pub(super) retention: Retention,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum CompressionWord {
+    Gzip,
+    Zstd,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RunTable {
+    pub(super) freeze: Option<Spanned<FreezeWord>>,
+    pub(super) on_failure: Option<OnFailure>,
+    pub(super) parallel: Option<Spanned<u32>>,
+    pub(super) lock_timeout: Option<Time>,
+    pub(super) lock_retries: Option<u32>,
+    pub(super) statement_timeout: Option<Time>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum FreezeWord {
+    None,
+    ReadOnly,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TargetTable {
+    #[serde(default)]
+    pub(super) protected: bool,
+    #[serde(default)]
+    pub(super) disposable: bool,
+    pub(super) databases: Spanned<BTreeMap<Spanned<DatabaseName>, Spanned<String>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DatabaseTable {
+    pub(super) owner: Option<String>,
+    #[serde(default)]
+    pub(super) extensions: Vec<String>,
+    pub(super) standby: Option<Spanned<bool>>,
+}
+
+/// What every step has, and what only its kind has.
+#[derive(Debug)]
+pub(super) struct StepTable {
+    pub(super) name: Spanned<StepName>,
+    pub(super) database: Spanned<DatabaseName>,
+    pub(super) after: Vec<Spanned<StepName>>,
+    pub(super) lock_timeout: Option<Time>,
+    pub(super) statement_timeout: Option<Time>,
+    pub(super) work: Work,
+}
+
+#[derive(Debug)]
+pub(super) enum Work {
+    Sql { dir: Spanned<String> },
+    Refinery { dir: Spanned<String> },
+    Copy { from: TableTable, to: Spanned<String>, key: Spanned<Vec<String>>, omit: Vec<Spanned<String>> },
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum StepKind {
+    Sql,
+    Refinery,
+    Alembic,
+    Python,
+    Command,
+    Copy,
+}
+
+/// The keys of a step of kind `sql` or `refinery`. The common ones stand in each struct: `serde(flatten)` would lose the places
+/// of errors.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FilesStep {
+    pub(super) name: Spanned<StepName>,
+    pub(super) database: Spanned<DatabaseName>,
+    #[serde(rename = "kind")]
+    _kind: IgnoredAny,
+    #[serde(default)]
+    pub(super) after: Vec<Spanned<StepName>>,
+    pub(super) lock_timeout: Option<Time>,
+    pub(super) statement_timeout: Option<Time>,
+    pub(super) dir: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CopyStep {
+    pub(super) name: Spanned<StepName>,
+    pub(super) database: Spanned<DatabaseName>,
+    #[serde(rename = "kind")]
+    _kind: IgnoredAny,
+    #[serde(default)]
+    pub(super) after: Vec<Spanned<StepName>>,
+    pub(super) lock_timeout: Option<Time>,
+    pub(super) statement_timeout: Option<Time>,
+    pub(super) from: TableTable,
+    pub(super) to: ToTable,
+    pub(super) key: Spanned<Vec<String>>,
+    #[serde(default)]
+    pub(super) omit: Vec<Spanned<String>>,
+}
+
+/// `{ database = "…", table = "…" }`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TableTable {
+    pub(super) database: Spanned<DatabaseName>,
+    pub(super) table: Spanned<String>,
+}
+
+/// `{ table = "…" }`: the database is the step's.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ToTable {
+    pub(super) table: Spanned<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum CheckKind {
+    Sync,
+    Sql,
+    Http,
+    Command,
+    Git,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CheckTable {
+    pub(super) name: Spanned<String>,
+    #[serde(default)]
+    pub(super) when: When,
+    #[serde(rename = "kind")]
+    _kind: IgnoredAny,
+    pub(super) owner: Option<String>,
+    pub(super) source: TableTable,
+    pub(super) target: TableTable,
+    pub(super) key: Spanned<Vec<String>>,
+    #[serde(default)]
+    pub(super) compare: Vec<String>,
+    pub(super) min_rows: Option<u64>,
+}
+
+/// A duration as it is written in a plan: `"4s"`, `"500ms"`, `"2m"`, `"1h"`, `"0"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Time(pub(super) Duration);
+
+/// PostgreSQL keeps these settings as milliseconds in 31 bits.
+const LONGEST_MS: u64 = i32::MAX as u64;
+
+impl TryFrom<String> for Time {
+    type Error = NotATime;
+
+    fn try_from(text: String) -> Result<Self, NotATime> {
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let unit = match &text[digits..] {
+            "ms" => Some(1),
+            "s" => Some(1000),
+            "m" => Some(60_000),
+            "h" => Some(3_600_000),
+            "" if text == "0" => Some(1),
+            _ => None,
+        };
+        let number: Option<u64> = text[..digits].parse().ok();
+        let ms = number.zip(unit).and_then(|(number, unit)| number.checked_mul(unit)).filter(|ms| *ms <= LONGEST_MS);
+        ms.map(|ms| Self(Duration::from_millis(ms))).ok_or(NotATime(text))
+    }
+}
+
+pub(super) struct NotATime(String);
+
+impl fmt::Display for NotATime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let help =
+            "Write a whole number and `ms`, `s`, `m` or `h`, as in `\"4s\"`, up to 24 days; `\"0\"` is for ever.";
+        f.write_str(&with_help(format_args!("`{}` is not a duration", self.0), help))
+    }
+}
+
+/// The words that every step and every check begins with, read before the rest so that messages can use them.
+#[derive(Deserialize)]
+pub(super) struct Head<K> {
+    pub(super) kind: Option<Spanned<K>>,
+}
