@@ -47,6 +47,18 @@ pub enum Pending {
     Unknown(String),
 }
 
+impl std::fmt::Display for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::InSync => f.write_str("the tables are equal"),
+            Self::Differs { source_rows, target_rows } => {
+                write!(f, "the tables differ: {source_rows} rows at the source, {target_rows} at the target")
+            }
+            Self::Unknown(reason) => write!(f, "not known before it runs: {reason}"),
+        }
+    }
+}
+
 /// What a copy did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct CopyCounts {

@@ -46,29 +46,9 @@ impl Limits {
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum MigrationError {
     /// The server refused a statement.
-    #[error("`{name}` failed at {}:{line}:{column}", path.display())]
-    #[diagnostic(code("migration.failed"), help("{help}"))]
-    Statement {
-        /// The migration.
-        name: String,
-        /// Its file.
-        path: PathBuf,
-        /// From 1.
-        line: usize,
-        /// From 1, in characters.
-        column: usize,
-        /// The file, to show the line.
-        #[source_code]
-        text: NamedSource<String>,
-        /// The place that the server named, or the statement.
-        #[label("here")]
-        place: SourceSpan,
-        /// What to do.
-        help: String,
-        /// What the server said.
-        #[source]
-        said: Said,
-    },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Statement(Box<Refused>),
     /// The session was lost while the migration ran.
     #[error("the connection was lost while `{name}` ran; whether it was committed is not known")]
     #[diagnostic(code("migration.lost"), help("`migrate status` asks the database."))]
@@ -89,6 +69,29 @@ pub enum MigrationError {
         #[source]
         said: Said,
     },
+}
+
+/// A statement of a migration that the server refused.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("`{name}` failed at {}:{line}:{column}", path.display())]
+#[diagnostic(code("migration.failed"), help("{help}"))]
+pub struct Refused {
+    /// The migration.
+    pub name: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    #[source_code]
+    text: NamedSource<String>,
+    #[label("here")]
+    place: SourceSpan,
+    help: String,
+    /// What the server said.
+    #[source]
+    pub said: Said,
 }
 
 impl MigrationError {
@@ -287,7 +290,7 @@ impl Failed {
         };
         let shown = shown(&it.path);
         let length = body[at..].chars().take_while(|c| !c.is_whitespace()).map(char::len_utf8).sum::<usize>().max(1);
-        MigrationError::Statement {
+        MigrationError::Statement(Box::new(Refused {
             name: it.name.clone(),
             path: it.path.clone(),
             line,
@@ -296,7 +299,7 @@ impl Failed {
             place: (at, length.min(body.len() - at)).into(),
             help,
             said,
-        }
+        }))
     }
 }
 

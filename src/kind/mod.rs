@@ -94,6 +94,22 @@ pub struct Copy {
     pub omit: Vec<String>,
 }
 
+impl Copy {
+    /// What it does, as text: what its ledger row keeps and its checksum is over.
+    #[must_use]
+    pub fn definition(&self) -> String {
+        let omit = if self.omit.is_empty() { String::new() } else { format!(", without {}", self.omit.join(", ")) };
+        format!(
+            "copy {}.{} to {}.{} by key {}{omit}\n",
+            self.from.database,
+            self.from.table,
+            self.to.database,
+            self.to.table,
+            self.key.join(", ")
+        )
+    }
+}
+
 /// A table in a database of the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableRef {

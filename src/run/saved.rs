@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::kind::{Kind, copy};
+use crate::kind::{Copy, Kind};
 use crate::names::{DatabaseName, StepName, TargetName};
 use crate::plan::{Plan, Step, When};
 
@@ -211,7 +211,7 @@ fn file_units(files: &crate::kind::Files, state: &StepState) -> Vec<Unit> {
     state.pending.iter().map(unit).collect()
 }
 
-fn copy_units(it: &copy::Copy, state: &StepState) -> Vec<Unit> {
+fn copy_units(it: &Copy, state: &StepState) -> Vec<Unit> {
     if !state.has_work() {
         return Vec::new();
     }

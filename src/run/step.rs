@@ -35,7 +35,7 @@ pub enum StepError {
         /// Why.
         #[source]
         #[diagnostic_source]
-        source: Box<MigrationError>,
+        source: MigrationError,
     },
     /// A copy was not made.
     #[error("{database}: step `{step}` did not copy: {source}")]
@@ -302,7 +302,7 @@ async fn apply_file(
         }
         Err(source) => {
             let changed = source.may_have_changed(file);
-            Err((StepError::Migration { database: step.database.clone(), source: Box::new(source) }, changed))
+            Err((StepError::Migration { database: step.database.clone(), source }, changed))
         }
     }
 }
@@ -333,7 +333,11 @@ async fn apply_refinery(
 
 async fn apply_copy(context: &Context<'_>, step: &Step, copy: &Copy, mine: &mut Vec<String>) -> Partly<()> {
     let begun = Instant::now();
-    let failed = |source| (StepError::Copy { database: step.database.clone(), step: step.name.clone(), source }, false);
+    // A session that is lost while it commits leaves it open whether it did.
+    let failed = |source| {
+        let changed = matches!(source, CopyError::Commit { .. });
+        (StepError::Copy { database: step.database.clone(), step: step.name.clone(), source }, changed)
+    };
     let mut target = session(step, context).await?;
     let source_url = &context.plan.databases[&copy.from.database].url;
     let source = connect(source_url, &format!("migrate {}", context.journal.run())).await;
@@ -348,7 +352,7 @@ async fn apply_copy(context: &Context<'_>, step: &Step, copy: &Copy, mine: &mut 
         context.world.tell(Event::CopyProgressed { step: step.name.clone(), database: step.database.clone(), rows, bytes });
     };
     let limits = context.limits(step).set_local();
-    let counts = copy::run(&mut source, &mut target, copy, &limits, &ledger, &progress).await.map_err(failed)?;
+    let counts = copy::run(&mut source, &mut target, copy, &ledger, &limits, &progress).await.map_err(failed)?;
     context.record(step, &copy.to.table);
     mine.push(copy.to.table.clone());
     context.world.tell(Event::Copied {

@@ -226,13 +226,13 @@ mod tests {
         }
 
         #[test]
-        fn a_flipped_bit_or_a_missing_end_is_found(content in proptest::collection::vec(any::<u8>(), 1..2000), at: usize, bit in 0..8) {
+        fn a_flipped_bit_or_a_missing_end_is_found(content in proptest::collection::vec(any::<u8>(), 1..2000), at: usize, bit in 0u8..8) {
             run(async {
                 let (mut stored, digests) = packed(&content, 512).await;
                 let at = at % stored.len();
                 let cut = read_back(&stored[..at]).await;
                 assert!(cut.is_err() || cut.is_ok_and(|it| it != digests));
-                stored[at] ^= 1 << bit;
+                stored[at] ^= 1u8 << bit;
                 let flipped = read_back(&stored).await;
                 assert!(flipped.is_err() || flipped.is_ok_and(|it| it != digests));
             });

@@ -160,7 +160,7 @@ async fn pump(world: &World, database: &Database, mut dump: Child, upload: &mut 
             let chunk = read_chunk(&mut stdout).await.map_err(broke)?;
             if chunk.is_empty() || input.send(chunk.clone()).await.is_err() {
                 drop(input);
-                return Ok(());
+                return Ok::<_, SnapshotError>(());
             }
             let before = so_far;
             so_far += chunk.len() as u64;

@@ -178,7 +178,7 @@ async fn pump(world: &World, store: &Store, manifest: &Manifest, mut restore: Ch
         }
         // Closing both ends tells pg_restore that this is all, and the stage that nobody listens any more.
         drop((stdin, output));
-        Ok(())
+        Ok::<_, SnapshotError>(())
     };
     tokio::try_join!(reading, writing)?;
     Ok((archive::join(done).await, restore.finish().await))
