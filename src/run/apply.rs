@@ -275,7 +275,6 @@ impl Release<'_> {
             let _ = self.end(Outcome::Halted, Some(message)).await;
             return mixed(error);
         }
-        self.world.tell(Event::Failed { message: message.clone() });
         match self.take_back(&message, report).await {
             Ok(databases) => {
                 report.outcome = Some(Outcome::RolledBack);

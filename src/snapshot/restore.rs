@@ -188,7 +188,7 @@ async fn pump(world: &World, store: &Store, manifest: &Manifest, mut restore: Ch
 async fn compare(manifest: &Manifest, side: &DatabaseUrl, application: &str, dbname: &str) -> Result<u64, SnapshotError> {
     let name = &manifest.database;
     let mut session = connect(side, application).await.map_err(SnapshotError::database(name))?;
-    sqlx::raw_sql("set row_security = off; analyze")
+    sqlx::raw_sql("set row_security = off; set client_min_messages = error; analyze")
         .execute(&mut session)
         .await
         .map_err(postgres::query_error("gathering statistics"))

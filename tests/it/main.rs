@@ -7,4 +7,6 @@ mod fingerprint_proof;
 mod gcs_proof;
 mod gcs_server;
 mod harness;
+mod release;
 mod sync;
+mod world;

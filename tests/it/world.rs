@@ -1,0 +1,194 @@
+//! A project folder, databases of its own and a store, in which a test types commands as a user would.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+use sqlx::PgConnection;
+use tempfile::TempDir;
+
+use crate::fingerprint::{Fingerprint, fingerprint};
+use crate::harness;
+
+/// Where a test works. Its environment holds nothing but what it puts there.
+pub(crate) struct TestWorld {
+    dir: TempDir,
+    /// By the plan's names.
+    urls: BTreeMap<String, String>,
+    env: BTreeMap<String, String>,
+}
+
+/// What a command came to.
+#[must_use = "look at what the command said"]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl TestWorld {
+    /// New databases for the given names of the plan, and a `file://` store.
+    pub(crate) async fn new(hint: &str, databases: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut urls = BTreeMap::new();
+        for name in databases {
+            urls.insert((*name).to_owned(), harness::fresh_database(&format!("{hint}_{name}")).await);
+        }
+        let mut env: BTreeMap<String, String> =
+            urls.iter().map(|(name, url)| (variable(name), url.clone())).collect();
+        env.insert("MIGRATE_STORE".into(), format!("file://{}", dir.path().join("store").display()));
+        for name in ["PATH", "HOME"] {
+            env.extend(std::env::var(name).ok().map(|value| (name.to_owned(), value)));
+        }
+        Self { dir, urls, env }
+    }
+
+    /// The project folder.
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The folder of the `file://` store.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    /// Sets a variable for every command from now on.
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.env.insert(name.to_owned(), value.into());
+    }
+
+    /// Removes a variable.
+    pub(crate) fn unset(&mut self, name: &str) {
+        self.env.remove(name);
+    }
+
+    /// Writes a file of the project.
+    pub(crate) fn file(&self, path: &str, text: &str) {
+        let path = self.dir.path().join(path);
+        fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    }
+
+    /// Removes a file of the project.
+    pub(crate) fn remove(&self, path: &str) {
+        fs::remove_file(self.dir.path().join(path)).expect("the file was there");
+    }
+
+    /// Writes the plan: store and target `local` with all databases, then `rest` (steps, checks, `[run]`).
+    pub(crate) fn plan(&self, rest: &str) {
+        let databases: String =
+            self.urls.keys().map(|name| format!("{name} = \"${{{}}}\"\n", variable(name))).collect();
+        let text = format!(
+            "version = 1\nname = \"test\"\ndefault_target = \"local\"\n[store]\nurl = \"${{MIGRATE_STORE}}\"\n\
+             [targets.local.databases]\n{databases}\n{rest}"
+        );
+        self.file("plans/production.toml", &text);
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_migrate"));
+        command.args(args).current_dir(self.dir.path()).env_clear().envs(&self.env).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `migrate` to its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        self.command(args).output().expect("the binary was built").into()
+    }
+
+    /// Runs `migrate --json`, wants the exit code, and gives the document.
+    #[track_caller]
+    pub(crate) fn json(&self, code: i32, args: &[&str]) -> Value {
+        let ran = self.run(&[args, &["--json"]].concat());
+        ran.expect(code);
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error} in {}", ran.stdout))
+    }
+
+    /// Starts `migrate` and does not wait. Its output goes to pipes.
+    pub(crate) fn start(&self, args: &[&str]) -> Child {
+        let mut command = self.command(args);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary was built")
+    }
+
+    /// The URL of a database.
+    pub(crate) fn url(&self, database: &str) -> &str {
+        &self.urls[database]
+    }
+
+    /// The name of a database on the server.
+    pub(crate) fn dbname(&self, database: &str) -> String {
+        let url = self.url(database);
+        url.trim_start_matches("postgresql:///").split('?').next().expect("a name").to_owned()
+    }
+
+    /// A session as the owner.
+    pub(crate) async fn connect(&self, database: &str) -> PgConnection {
+        harness::connect(self.url(database)).await
+    }
+
+    /// Runs SQL as the owner.
+    pub(crate) async fn sql(&self, database: &str, sql: &str) {
+        harness::execute(&mut self.connect(database).await, sql).await;
+    }
+
+    /// One value, as text.
+    pub(crate) async fn value(&self, database: &str, sql: &str) -> String {
+        let text = format!("select ({sql})::text");
+        let value: Option<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(text))
+            .fetch_one(&mut self.connect(database).await)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+        value.unwrap_or_else(|| "NULL".into())
+    }
+
+    /// The fingerprints of all databases, by the plan's names.
+    pub(crate) async fn fingerprints(&self) -> BTreeMap<String, Fingerprint> {
+        let mut all = BTreeMap::new();
+        for (name, url) in &self.urls {
+            all.insert(name.clone(), fingerprint(url).await);
+        }
+        all
+    }
+}
+
+/// The variable that holds the URL of a database.
+pub(crate) fn variable(database: &str) -> String {
+    format!("TEST_{}_URL", database.to_uppercase())
+}
+
+/// Every database is the same.
+#[track_caller]
+pub(crate) fn assert_same(before: &BTreeMap<String, Fingerprint>, after: &BTreeMap<String, Fingerprint>) {
+    for (name, fingerprint) in before {
+        let diff = fingerprint.diff(&after[name]);
+        assert!(diff.is_empty(), "{name} differs:\n{}", diff.join("\n"));
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("migrate prints UTF-8");
+        // A process that was killed has no exit code; -1 is none of migrate's.
+        let code = output.status.code().unwrap_or(-1);
+        Self { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+impl Ran {
+    /// Wants an exit code.
+    #[track_caller]
+    pub(crate) fn expect(&self, code: i32) -> &Self {
+        assert_eq!(self.code, code, "\n--- stdout\n{}\n--- stderr\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Wants a text on standard error.
+    #[track_caller]
+    pub(crate) fn says(&self, text: &str) -> &Self {
+        assert!(self.stderr.contains(text), "{text:?} is not in\n{}", self.stderr);
+        self
+    }
+}
