@@ -157,7 +157,15 @@ async fn verify(
     if !context.console.json {
         let text: String = lines
             .iter()
-            .map(|it| format!("{} {}: {}{}\n", it.run, it.database, it.outcome, it.detail.as_ref().map(|d| format!(", {d}")).unwrap_or_default()))
+            .map(|it| {
+                format!(
+                    "{} {}: {}{}\n",
+                    it.run,
+                    it.database,
+                    it.outcome,
+                    it.detail.as_ref().map(|d| format!(", {d}")).unwrap_or_default()
+                )
+            })
             .collect();
         context.console.print(&text);
     }

@@ -257,7 +257,6 @@ impl Outcome {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

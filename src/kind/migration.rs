@@ -61,7 +61,10 @@ pub enum MigrationError {
     },
     /// A statement of ours around the migration failed.
     #[error("the ledger row of `{name}` could not be written")]
-    #[diagnostic(code("migration.ledger"), help("Look at the cause: the role may lack privileges on the schema `migrate`."))]
+    #[diagnostic(
+        code("migration.ledger"),
+        help("Look at the cause: the role may lack privileges on the schema `migrate`.")
+    )]
     Ledger {
         /// The migration.
         name: String,
@@ -123,7 +126,11 @@ pub struct Setting<'a> {
 /// # Errors
 /// The file, line and statement that failed. A transactional migration has then left nothing behind, unless the session
 /// was lost.
-pub async fn apply(session: &mut PgConnection, it: &Migration, setting: &Setting<'_>) -> Result<Duration, MigrationError> {
+pub async fn apply(
+    session: &mut PgConnection,
+    it: &Migration,
+    setting: &Setting<'_>,
+) -> Result<Duration, MigrationError> {
     let begun = Instant::now();
     if it.transactional {
         in_transaction(session, it, setting).await?;
@@ -135,7 +142,11 @@ pub async fn apply(session: &mut PgConnection, it: &Migration, setting: &Setting
 
 /// The migration, its ledger row, BEGIN and COMMIT as one message: one round trip, and one commit. What an earlier
 /// migration left in the session is reset first.
-async fn in_transaction(session: &mut PgConnection, it: &Migration, setting: &Setting<'_>) -> Result<(), MigrationError> {
+async fn in_transaction(
+    session: &mut PgConnection,
+    it: &Migration,
+    setting: &Setting<'_>,
+) -> Result<(), MigrationError> {
     let mut before = "RESET ALL; RESET ROLE; DISCARD TEMP; BEGIN; ".to_owned() + &setting.limits.set_local() + "\n";
     if !setting.has_ledger {
         before += ledger::CREATE;
@@ -252,7 +263,8 @@ impl Failed {
         let ours = statements::split(message.before).map_or(0, |ranges| ranges.len());
         let body = message.body;
         let theirs = statements::split(body).unwrap_or_default();
-        let by_statement = self.completed.checked_sub(ours).and_then(|index| theirs.get(index)).map(|range| range.start);
+        let by_statement =
+            self.completed.checked_sub(ours).and_then(|index| theirs.get(index)).map(|range| range.start);
         let by_position = self.position().and_then(|at| (at - 1).checked_sub(prefix));
         let by_position = by_position.map(|chars| statements::char_to_byte(body, chars + 1));
         match by_position.filter(|at| *at < body.len()).or(by_statement) {

@@ -260,7 +260,10 @@ pub async fn carry_back(
             .map(|it| it.identity.name.clone())
             .filter(|name| !report.databases.iter().any(|it| it.name == *name && it.rolled_back))
             .collect();
-        let blame = if matches!(error, RollbackError::Interrupted(_) | RollbackError::Snapshot(SnapshotError::Interrupted(_))) {
+        let blame = if matches!(
+            error,
+            RollbackError::Interrupted(_) | RollbackError::Snapshot(SnapshotError::Interrupted(_))
+        ) {
             Blame::Interrupted
         } else {
             Blame::Work

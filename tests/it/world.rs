@@ -36,8 +36,7 @@ impl TestWorld {
         for name in databases {
             urls.insert((*name).to_owned(), harness::fresh_database(&format!("{hint}_{name}")).await);
         }
-        let mut env: BTreeMap<String, String> =
-            urls.iter().map(|(name, url)| (variable(name), url.clone())).collect();
+        let mut env: BTreeMap<String, String> = urls.iter().map(|(name, url)| (variable(name), url.clone())).collect();
         env.insert("MIGRATE_STORE".into(), format!("file://{}", dir.path().join("store").display()));
         for name in ["PATH", "HOME"] {
             env.extend(std::env::var(name).ok().map(|value| (name.to_owned(), value)));
