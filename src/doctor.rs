@@ -158,7 +158,7 @@ async fn database_findings(world: &World, database: &Database) -> Vec<Finding> {
     let looked = async {
         let mut session = connect(&database.url, "migrate doctor").await?;
         let server = Server::of(&mut session).await?;
-        let mut found = vec![tools(world, database, &server).await];
+        let mut found = vec![tools(world, database, &server).await, not_maintenance(database)];
         found.extend(privileges(&mut session, database).await?);
         found.extend(extensions(&mut session, database).await?);
         found.push(connections(&mut session, database).await?);
@@ -168,6 +168,15 @@ async fn database_findings(world: &World, database: &Database) -> Vec<Finding> {
         Ok(found) => found,
         Err(error) => vec![unreachable(database, &error)],
     }
+}
+
+/// Locks are held in the maintenance database, and databases are renamed from it: it cannot be swapped itself.
+fn not_maintenance(database: &Database) -> Finding {
+    let fault = (database.url.dbname() == MAINTENANCE).then(|| {
+        let help = "Keep the tables in a database of their own.";
+        (format!("the database `{MAINTENANCE}` cannot be carried back: locks are held in it"), help.to_owned())
+    });
+    finding("not the maintenance database", Some(database), fault, format!("it is not `{MAINTENANCE}`"))
 }
 
 async fn tools(world: &World, database: &Database, server: &Server) -> Finding {

@@ -133,7 +133,8 @@ async fn send(
         format!("--snapshot={exported}"),
         format!("--lock-wait-timeout={LOCK_WAIT_MS}"),
     ];
-    let env = database.url.libpq_env();
+    let mut env = database.url.libpq_env();
+    env.push(("PGAPPNAME".into(), format!("migrate {run}")));
     let incomplete = |source| SnapshotError::Program {
         database: name.clone(),
         what: "the snapshot is incomplete".into(),
