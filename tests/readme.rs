@@ -134,10 +134,10 @@ fn what_is_not_built_yet_is_refused_by_name() {
         let error = load(&plan.replace(&built, &unbuilt)).err().unwrap_or_else(|| panic!("{unbuilt} is accepted"));
         let message = error.to_string();
         assert!(message.contains("not supported"), "{unbuilt}: {message}");
-        let word = unbuilt.split('"').nth(1).expect("a value").split("://").next().unwrap_or_default().to_owned();
         let section = readme.split("## Not built yet").nth(1).expect("README.md says what is not built yet");
-        let (key, _) = unbuilt.split_once(" = ").expect("a key");
-        let said = if key == "url" || key == "kind" { word } else { unbuilt.clone() };
+        let (key, value) = unbuilt.split_once(" = ").expect("a key and a value");
+        let word = value.trim_matches('"').split("://").next().unwrap_or(value);
+        let said = if key == "url" || key == "kind" { word } else { &unbuilt };
         assert!(section.contains(&format!("`{said}")), "README.md must say that `{said}` is not built yet");
     }
 }
