@@ -69,8 +69,11 @@ fn every_command_and_flag_that_is_shown_exists() {
     for (document, text) in documents() {
         for line in typed(&text) {
             // `migrate COMMAND`, in the words of the documents, stands for any.
-            let words: Vec<&str> = line.split_whitespace().take_while(|it| !["2>&1", "|", ">", "<", "#"].contains(it)).collect();
-            let Some(first) = words.first().filter(|it| it.starts_with(|c: char| c.is_ascii_lowercase())) else { continue };
+            let words: Vec<&str> =
+                line.split_whitespace().take_while(|it| !["2>&1", "|", ">", "<", "#"].contains(it)).collect();
+            let Some(first) = words.first().filter(|it| it.starts_with(|c: char| c.is_ascii_lowercase())) else {
+                continue;
+            };
             assert!(top.contains(*first), "{document}: `migrate {line}`: there is no such command");
             let mut path = vec![*first];
             let below = commands(&help(&path));
@@ -120,7 +123,8 @@ fn the_plan_in_the_readme_is_a_plan() {
 fn what_is_not_built_yet_is_refused_by_name() {
     let readme = text("README.md");
     let plan = blocks(&readme, "toml").remove(0);
-    let kinds = ["alembic", "python", "command"].map(|it| ("kind = \"refinery\"".to_owned(), format!("kind = \"{it}\"")));
+    let kinds =
+        ["alembic", "python", "command"].map(|it| ("kind = \"refinery\"".to_owned(), format!("kind = \"{it}\"")));
     let checks = ["sql", "http", "command", "git"].map(|it| ("kind = \"sync\"".to_owned(), format!("kind = \"{it}\"")));
     let rest = [
         ("compression = \"gzip\"", "compression = \"zstd\""),
