@@ -172,3 +172,14 @@ fn links_lead_somewhere() {
         }
     }
 }
+
+#[test]
+fn the_containers_are_what_the_local_target_needs() {
+    let (plan, compose) = (text("plans/production.toml"), text("docker-compose.yml"));
+    let variables: BTreeSet<&str> = plan.split("${").skip(1).filter_map(|rest| rest.split('}').next()).collect();
+    let local: Vec<&&str> = variables.iter().filter(|it| it.starts_with("LOCAL_") || **it == "MIGRATE_STORE").collect();
+    assert_eq!(local.len(), 5, "{variables:?}");
+    for name in local {
+        assert!(compose.contains(&format!("export {name}=")), "docker-compose.yml must say what {name} is");
+    }
+}
