@@ -25,6 +25,7 @@ use crate::snapshot::{self, SnapshotError, dump};
 use crate::world::World;
 
 use super::apply::refused;
+use super::leftovers;
 use super::lock::Locks;
 use super::report::RunReport;
 
@@ -132,6 +133,12 @@ pub struct Request<'a> {
     pub message: Option<&'a str>,
 }
 
+impl Request<'_> {
+    fn wants(&self, name: &DatabaseName) -> bool {
+        self.only.is_none_or(|only| only.contains(name))
+    }
+}
+
 /// What a rollback would do to one database.
 #[derive(Debug, Clone, Serialize)]
 pub struct Prospect {
@@ -172,6 +179,10 @@ pub async fn rollback(
     // Somebody may have finished it while this process waited for the operator's word.
     let fresh = journal::state(store, &state.run).await.or_fail()?;
     let request = Request { state: &fresh, ..*request };
+    for name in fresh.changed().map(|it| &it.identity.name).filter(|name| request.wants(name)) {
+        let Some(database) = databases.get(name) else { continue };
+        leftovers::end(&database.url, &fresh.run).await.map_err(failed(name)).map_err(|error| left(&fresh, &report, error))?;
+    }
     let journal = Journal::go_on(world, store, &fresh);
     carry_back(world, store, &journal, databases, &request, &mut report).await?;
     report.outcome = Some(match report.databases.iter().any(|it| it.rolled_back) {
@@ -253,24 +264,19 @@ pub async fn carry_back(
         report.database(name).applied = it.applied;
     }
     let result = back.carry(world, journal, request, report).await;
-    result.map_err(|error| {
-        let changed: Vec<DatabaseName> = request
-            .state
-            .changed()
-            .map(|it| it.identity.name.clone())
-            .filter(|name| !report.databases.iter().any(|it| it.name == *name && it.rolled_back))
-            .collect();
-        let blame = if matches!(error, RollbackError::Interrupted(_) | RollbackError::Snapshot(SnapshotError::Interrupted(_))) {
-            Blame::Interrupted
-        } else {
-            Blame::Work
-        };
-        let aftermath = match changed.is_empty() {
-            true => Aftermath::Untouched,
-            false => Aftermath::Mixed { run: request.state.run.clone(), changed },
-        };
-        Failure { blame, aftermath, error: Box::new(error) }
-    })
+    result.map_err(|error| left(request.state, report, error))
+}
+
+/// A rollback that failed: what it did not take back is still changed.
+fn left(state: &RunState, report: &RunReport, error: RollbackError) -> Failure {
+    let back = |name: &DatabaseName| report.databases.iter().any(|it| it.name == *name && it.rolled_back);
+    let changed: Vec<DatabaseName> =
+        state.changed().map(|it| it.identity.name.clone()).filter(|name| !back(name)).collect();
+    let blame = match error {
+        RollbackError::Interrupted(_) | RollbackError::Snapshot(SnapshotError::Interrupted(_)) => Blame::Interrupted,
+        _ => Blame::Work,
+    };
+    Failure { blame, aftermath: Aftermath::changed(state, changed), error: Box::new(error) }
 }
 
 struct Back<'a> {
