@@ -300,10 +300,12 @@ impl Back<'_> {
         report: &mut RunReport,
     ) -> Result<Vec<DatabaseName>, RollbackError> {
         let names = self.to_restore(request.only).await?;
+        // Proven before the first entry: a rollback that cannot even begin leaves the run as it was, so that the next release
+        // is not refused for it.
+        let manifests = self.proven(world, &names).await?;
         let why = request.why.to_owned();
         journal.write(Fact::RollbackStart { databases: names.iter().cloned().collect(), why }).await?;
         self.already_swapped(journal, report).await?;
-        let manifests = self.proven(world, &names).await?;
         world.tell(Event::Stage(Stage::Restore));
         let restored = self.restore_all(world, journal, manifests).await?;
         world.tell(Event::Stage(Stage::Swap));
