@@ -24,7 +24,10 @@ pub(super) async fn end(url: &DatabaseUrl, run: &RunId) -> Result<(), PgError> {
     while let Some(pid) = told_to_end(&mut session, run).await? {
         if begun.elapsed() > PATIENCE {
             let message = format!("the session with pid {pid} does not end");
-            return Err(PgError::Query { what: format!("ending what run {run} left working"), source: Said { message, state: None } });
+            return Err(PgError::Query {
+                what: format!("ending what run {run} left working"),
+                source: Said { message, state: None },
+            });
         }
         tokio::time::sleep(ROUND).await;
     }
