@@ -66,7 +66,8 @@ async fn a_file_that_was_interrupted_outside_a_transaction_is_refused() {
     let row = "insert into migrate.ledger (step, name, kind, checksum, run, state, started_at, applied_by, tool_version) \
                values ('a-schema', '004_index', 'sql', 'x', '20260101-000000-aaaaaa', 'started', now(), 'me', '0')";
     world.sql("a", row).await;
-    let says = "error: a: `004_index` was begun in run 20260101-000000-aaaaaa, and the ledger does not say that it ended";
+    let says =
+        "error: a: `004_index` was begun in run 20260101-000000-aaaaaa, and the ledger does not say that it ended";
     refused(&world, says, "004_index", "interrupted").await;
 }
 

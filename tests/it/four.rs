@@ -87,7 +87,10 @@ fn the_run_is_in_the_store(world: &TestWorld, run: &str) {
     let runs = world.json(0, &["runs", "list"]);
     assert_eq!(runs["runs"].as_array().expect("a list").len(), 1);
     let line = &runs["runs"][0];
-    assert_eq!((&line["run"], &line["target"], &line["outcome"]), (&run.into(), &"local".into(), &"rolled_back".into()));
+    assert_eq!(
+        (&line["run"], &line["target"], &line["outcome"]),
+        (&run.into(), &"local".into(), &"rolled_back".into())
+    );
     assert!(line["started_at"].is_string() && line["seconds"].as_f64().is_some_and(|it| it > 0.0), "{line:#}");
     let shown = world.run(&["runs", "show", run]);
     assert!(shown.expect(0).stdout.starts_with(&format!("Run {run}: rolled_back\n")), "{}", shown.stdout);
@@ -113,7 +116,10 @@ async fn a_release_that_was_mended_goes_through() {
     let document = world.json(0, &["apply", "--yes"]);
     assert_eq!(document["outcome"], "succeeded");
     for name in NAMES {
-        assert_eq!(world.value(name, "select count(*) from migrate.ledger").await, if name == "rag" { "2" } else { "1" });
+        assert_eq!(
+            world.value(name, "select count(*) from migrate.ledger").await,
+            if name == "rag" { "2" } else { "1" }
+        );
     }
     assert_eq!(world.json(0, &["runs", "list"])["runs"].as_array().expect("a list").len(), 2);
 }

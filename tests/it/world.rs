@@ -39,8 +39,7 @@ impl TestWorld {
         for name in databases {
             urls.insert((*name).to_owned(), harness::fresh_database(&format!("{hint}_{name}")).await);
         }
-        let mut env: BTreeMap<String, String> =
-            urls.iter().map(|(name, url)| (variable(name), url.clone())).collect();
+        let mut env: BTreeMap<String, String> = urls.iter().map(|(name, url)| (variable(name), url.clone())).collect();
         env.insert("MIGRATE_STORE".into(), format!("file://{}", dir.path().join("store").display()));
         for name in ["PATH", "HOME"] {
             env.extend(std::env::var(name).ok().map(|value| (name.to_owned(), value)));
@@ -222,7 +221,10 @@ pub(crate) fn until(what: &str, mut so: impl AsyncFnMut() -> bool) -> impl Futur
     async move {
         let begun = Instant::now();
         while !so().await {
-            assert!(begun.elapsed() < Duration::from_secs(60), "{caller}: after a minute it is still not so that {what}");
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "{caller}: after a minute it is still not so that {what}"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
