@@ -70,6 +70,8 @@ async fn plan_and_target_are_found_wherever_they_stand() {
     world.set("MIGRATE_TARGET", "second");
     assert_eq!(world.json(0, &["plan"])["target"], "second");
     assert_eq!(world.json(0, &["status", "-t", "local"])["target"], "local", "a flag goes before a variable");
+    world.unset("OTHER");
+    world.run(&["plan"]).expect(64).says("OTHER").says("plans/other.toml:");
     // Variables are for every command: one that does not need them passes them over.
     let _ = world.run(&["completions", "bash"]).expect(0);
 }
