@@ -105,7 +105,11 @@ fn logging(verbose: u8, colour: bool) {
         1 => "migrate=debug,warn",
         _ => "migrate=trace,info",
     };
-    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_writer(std::io::stderr).with_ansi(colour).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(level))
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .init();
 }
 
 /// A panic is a bug of ours, and whoever sees it needs to know what was not done.
@@ -137,7 +141,8 @@ fn honours(line: &CommandLine, matches: &clap::ArgMatches) -> Result<(), Failure
         _ => return Ok(()),
     };
     let typed = |id: &str| {
-        let here = |matches: &clap::ArgMatches| matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine);
+        let here =
+            |matches: &clap::ArgMatches| matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine);
         here(matches) || matches.subcommand().is_some_and(|(_, below)| here(below))
     };
     for (id, flag) in [("plan", "--plan"), ("target", "--target"), ("json", "--json"), ("quiet", "--quiet")] {

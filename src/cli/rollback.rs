@@ -82,7 +82,9 @@ fn nothing(context: &Context<'_>, state: &RunState) -> Ended {
 
 fn dry(context: &Context<'_>, state: &RunState, ahead: &[Prospect]) -> Ended {
     if context.console.json {
-        context.console.print_json(&json!({ "run": state.run, "target": state.target, "dry_run": true, "databases": ahead }));
+        context
+            .console
+            .print_json(&json!({ "run": state.run, "target": state.target, "dry_run": true, "databases": ahead }));
     } else {
         context.console.print(&(text(state, ahead) + "Nothing was done.\n"));
     }

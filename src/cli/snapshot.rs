@@ -16,10 +16,10 @@ use crate::run::snapshots;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::{self, SnapshotError, dump};
 
-use super::{Ended, trouble};
 use super::args::SnapshotCommand;
 use super::context::{Context, only, only_of};
 use super::text::{bytes, seconds, table};
+use super::{Ended, trouble};
 
 /// Manifests that are read side by side.
 const AT_ONCE: usize = 8;
@@ -159,7 +159,15 @@ async fn verify(
     } else {
         let text: String = lines
             .iter()
-            .map(|it| format!("{} {}: {}{}\n", it.run, it.database, it.outcome, it.detail.as_ref().map(|d| format!(", {d}")).unwrap_or_default()))
+            .map(|it| {
+                format!(
+                    "{} {}: {}{}\n",
+                    it.run,
+                    it.database,
+                    it.outcome,
+                    it.detail.as_ref().map(|d| format!(", {d}")).unwrap_or_default()
+                )
+            })
             .collect();
         context.console.print(&text);
     }

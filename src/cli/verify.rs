@@ -26,7 +26,8 @@ pub async fn run(context: &Context<'_>, args: &VerifyArgs) -> Ended {
     let plan = context.plan()?;
     let names: Vec<&str> = plan.checks.iter().map(|check| check.name.as_str()).collect();
     if let Some(name) = args.checks.iter().find(|name| !names.contains(&name.as_str())) {
-        let error = UnknownCheck { name: name.clone(), known: if names.is_empty() { "none".into() } else { list(&names) } };
+        let error =
+            UnknownCheck { name: name.clone(), known: if names.is_empty() { "none".into() } else { list(&names) } };
         return Err(Failure::untouched(Blame::Usage, error));
     }
     let mut results = Vec::new();

@@ -214,7 +214,7 @@ pub struct Swap {
     pub database: DatabaseName,
     /// Its name on the server.
     pub dbname: String,
-    /// The oid of the database that is replaced.
+    /// The oid of the database that is replaced; 0 if there was none.
     pub oid: u32,
     /// The side database's name before.
     pub side: String,
@@ -256,7 +256,6 @@ impl Outcome {
         }
     }
 }
-
 
 #[cfg(test)]
 mod tests {

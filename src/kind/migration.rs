@@ -63,7 +63,10 @@ pub enum MigrationError {
     },
     /// A statement of ours around the migration failed.
     #[error("the ledger row of `{name}` could not be written")]
-    #[diagnostic(code("migration.ledger"), help("Look at the cause: the role may lack privileges on the schema `migrate`."))]
+    #[diagnostic(
+        code("migration.ledger"),
+        help("Look at the cause: the role may lack privileges on the schema `migrate`.")
+    )]
     Ledger {
         /// The migration.
         name: String,
@@ -125,7 +128,11 @@ pub struct Setting<'a> {
 /// # Errors
 /// The file, line and statement that failed. A transactional migration has then left nothing behind, unless the session
 /// was lost.
-pub async fn apply(session: &mut PgConnection, it: &Migration, setting: &Setting<'_>) -> Result<Duration, MigrationError> {
+pub async fn apply(
+    session: &mut PgConnection,
+    it: &Migration,
+    setting: &Setting<'_>,
+) -> Result<Duration, MigrationError> {
     let begun = Instant::now();
     // Roles, settings, temporary tables, session locks, prepared statements: nothing that an earlier migration left in the
     // session is there for this one. It must be a message of its own.
@@ -139,8 +146,15 @@ pub async fn apply(session: &mut PgConnection, it: &Migration, setting: &Setting
 }
 
 /// The migration, its ledger row, BEGIN and COMMIT as one message: one round trip, and one commit.
-async fn in_transaction(session: &mut PgConnection, it: &Migration, setting: &Setting<'_>) -> Result<(), MigrationError> {
-    let mut before = "BEGIN; ".to_owned() + &setting.limits.set_local() + "\n";
+async fn in_transaction(
+    session: &mut PgConnection,
+    it: &Migration,
+    setting: &Setting<'_>,
+) -> Result<(), MigrationError> {
+    let mut before = "BEGIN; ".to_owned()
+        + &setting.limits.set_local()
+        + "
+";
     if !setting.has_ledger {
         before += ledger::CREATE;
     }
@@ -257,7 +271,8 @@ impl Failed {
         let ours = statements::split(message.before).map_or(0, |ranges| ranges.len());
         let body = message.body;
         let theirs = statements::split(body).unwrap_or_default();
-        let by_statement = self.completed.checked_sub(ours).and_then(|index| theirs.get(index)).map(|range| range.start);
+        let by_statement =
+            self.completed.checked_sub(ours).and_then(|index| theirs.get(index)).map(|range| range.start);
         let by_position = self.position().and_then(|at| (at - 1).checked_sub(prefix));
         let by_position = by_position.map(|chars| statements::char_to_byte(body, chars + 1));
         match by_position.filter(|at| *at < body.len()).or(by_statement) {

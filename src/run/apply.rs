@@ -264,11 +264,8 @@ impl Release<'_> {
             let _ = self.end(Outcome::Failed, Some(message)).await;
             return Failure { blame: Blame::Work, aftermath: Aftermath::Untouched, error };
         }
-        let mixed = |error| Failure {
-            blame: Blame::Work,
-            aftermath: self.mixed(changed.iter().cloned().collect()),
-            error,
-        };
+        let mixed =
+            |error| Failure { blame: Blame::Work, aftermath: self.mixed(changed.iter().cloned().collect()), error };
         if self.plan.run.on_failure == OnFailure::Halt || self.options.no_snapshot.is_some() {
             report.outcome = Some(Outcome::Halted);
             let _ = self.end(Outcome::Halted, Some(message)).await;

@@ -34,7 +34,12 @@ pub enum LockError {
     },
     /// Another name of the plan has it, in this very run.
     #[error("{database}: another name of the target leads to one and the same database")]
-    #[diagnostic(code("lock.same"), help("Two URLs of the target lead to one database: correct the one that is wrong; `migrate doctor` names both."))]
+    #[diagnostic(
+        code("lock.same"),
+        help(
+            "Two URLs of the target lead to one database: correct the one that is wrong; `migrate doctor` names both."
+        )
+    )]
     Same {
         /// The database.
         database: DatabaseName,

@@ -1,7 +1,7 @@
 //! Doing it, and being able to say how far it got. Only this module knows all stages.
 
 pub mod apply;
-mod leftovers;
+pub mod leftover;
 pub mod lock;
 pub mod report;
 pub mod rollback;

@@ -25,7 +25,7 @@ use crate::snapshot::{self, SnapshotError, dump};
 use crate::world::World;
 
 use super::apply::refused;
-use super::leftovers;
+use super::leftover;
 use super::lock::Locks;
 use super::report::RunReport;
 
@@ -82,6 +82,18 @@ pub enum RollbackError {
         /// The version that wrote it.
         version: String,
     },
+    /// Sessions of the run do not end.
+    #[error("{database}: sessions of the run are still at work on the server: backend pid {sessions}")]
+    #[diagnostic(
+        code("rollback.still_at_work"),
+        help("Wait for them, or end them with `select pg_terminate_backend(PID)`.")
+    )]
+    StillAtWork {
+        /// The database.
+        database: DatabaseName,
+        /// Their server processes.
+        sessions: String,
+    },
     /// The plan has no such database.
     #[error("the run has no database `{database}`")]
     #[diagnostic(code("rollback.unknown_database"), help("It has {known}."))]
@@ -133,12 +145,6 @@ pub struct Request<'a> {
     pub message: Option<&'a str>,
 }
 
-impl Request<'_> {
-    fn wants(&self, name: &DatabaseName) -> bool {
-        self.only.is_none_or(|only| only.contains(name))
-    }
-}
-
 /// What a rollback would do to one database.
 #[derive(Debug, Clone, Serialize)]
 pub struct Prospect {
@@ -179,10 +185,6 @@ pub async fn rollback(
     // Somebody may have finished it while this process waited for the operator's word.
     let fresh = journal::state(store, &state.run).await.or_fail()?;
     let request = Request { state: &fresh, ..*request };
-    for name in fresh.changed().map(|it| &it.identity.name).filter(|name| request.wants(name)) {
-        let Some(database) = databases.get(name) else { continue };
-        leftovers::end(&database.url, &fresh.run).await.map_err(failed(name)).map_err(|error| left(&fresh, &report, error))?;
-    }
     let journal = Journal::go_on(world, store, &fresh);
     carry_back(world, store, &journal, databases, &request, &mut report).await?;
     report.outcome = Some(match report.databases.iter().any(|it| it.rolled_back) {
@@ -299,6 +301,7 @@ impl Back<'_> {
         request: &Request<'_>,
         report: &mut RunReport,
     ) -> Result<Vec<DatabaseName>, RollbackError> {
+        self.end_what_is_left().await?;
         let names = self.to_restore(request.only).await?;
         // Proven before the first entry: a rollback that cannot even begin leaves the run as it was, so that the next release
         // is not refused for it.
@@ -365,7 +368,7 @@ impl Back<'_> {
 
     async fn maintenance(&self, name: &DatabaseName) -> Result<sqlx::PgConnection, RollbackError> {
         let url = self.database(name)?.url.with_dbname(MAINTENANCE);
-        connect(&url, &format!("migrate {}", self.state.run)).await.map_err(failed(name))
+        connect(&url, "migrate rollback").await.map_err(failed(name))
     }
 
     async fn same_server(&self, it: &Identity) -> Result<(), RollbackError> {
@@ -385,11 +388,30 @@ impl Back<'_> {
         swap::took_place(&mut session, std::slice::from_ref(swap)).await.map_err(failed(&it.identity.name))
     }
 
-    /// Whether a step that was announced left anything: its ledger rows are committed with its changes.
+    /// Ends the run's own sessions that outlived the process which opened them. A migration is one message: the server
+    /// goes on to its COMMIT although nobody listens any more, and could commit after we have looked.
+    async fn end_what_is_left(&self) -> Result<(), RollbackError> {
+        for it in self.state.changed() {
+            let name = &it.identity.name;
+            let mut session = self.maintenance(name).await?;
+            let left = leftover::end(&mut session, &self.state.run, &it.identity.dbname).await.map_err(failed(name))?;
+            if !left.is_empty() {
+                return Err(RollbackError::StillAtWork { database: name.clone(), sessions: list(&left) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a step that was announced left anything: its ledger rows are committed with its changes. One that is still
+    /// at work counts as a change.
     async fn was_changed(&self, it: &DatabaseState) -> Result<bool, RollbackError> {
         let name = &it.identity.name;
+        let left = leftover::sessions(&mut self.maintenance(name).await?, &self.state.run, &it.identity.dbname).await;
+        if !left.map_err(failed(name))?.is_empty() {
+            return Ok(true);
+        }
         let url = &self.database(name)?.url;
-        let mut session = connect(url, &format!("migrate {}", self.state.run)).await.map_err(failed(name))?;
+        let mut session = connect(url, "migrate rollback").await.map_err(failed(name))?;
         let rows = ledger::read(&mut session).await.map_err(failed(name))?.unwrap_or_default();
         Ok(rows.iter().any(|row| row.run == self.state.run.as_str()))
     }

@@ -144,7 +144,9 @@ impl std::fmt::Display for Drift {
             Self::OutOfOrder { name, path, applied } => {
                 write!(f, "`{name}` ({}) is pending, and sorts before `{applied}`, which is applied", path.display())
             }
-            Self::Interrupted { name, run } => write!(f, "`{name}` was begun in run {run}, and the ledger does not say that it ended"),
+            Self::Interrupted { name, run } => {
+                write!(f, "`{name}` was begun in run {run}, and the ledger does not say that it ended")
+            }
             Self::Refinery(message) => write!(f, "{message}"),
         }
     }
@@ -155,7 +157,9 @@ impl std::fmt::Display for Drift {
 #[error("{}", .drift.join("\n"))]
 #[diagnostic(
     code("drift"),
-    help("Restore each file as it was, or give a new migration a later number: an applied migration must not be edited, removed or overtaken.")
+    help(
+        "Restore each file as it was, or give a new migration a later number: an applied migration must not be edited, removed or overtaken."
+    )
 )]
 pub struct DriftError {
     /// One for each disagreement, with its database.
@@ -224,8 +228,11 @@ async fn look_inside(plan: &Plan, database: &Database) -> Result<Looked, PgError
         };
         steps.push((step.name.clone(), state));
     }
-    let strange: BTreeSet<&str> =
-        rows.iter().map(|row| row.step.as_str()).filter(|name| !here.iter().any(|step| step.name.as_str() == *name)).collect();
+    let strange: BTreeSet<&str> = rows
+        .iter()
+        .map(|row| row.step.as_str())
+        .filter(|name| !here.iter().any(|step| step.name.as_str() == *name))
+        .collect();
     let found = Found {
         server,
         oid,
@@ -295,7 +302,7 @@ async fn look_at_copy(
         .collect();
     let pending = |pending| StepState { copy: Some(pending), ..StepState::default() };
     if !before.is_empty() {
-        return Ok(pending(CopyPending::Unknown(format!("{} comes first", list(&before)))));
+        return Ok(pending(CopyPending::Unknown(format!("it comes after {}", list(&before)))));
     }
     let mut own = None;
     let source_url = &plan.databases[&copy.from.database].url;
@@ -359,7 +366,6 @@ impl Survey {
         busy.into_iter().filter_map(|name| plan.databases.get(name)).collect()
     }
 }
-
 
 #[cfg(test)]
 mod tests {

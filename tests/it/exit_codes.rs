@@ -275,7 +275,7 @@ async fn exit_130_in_a_snapshot_changes_nothing_and_leaves_no_pg_dump() {
     let mut holder = world.connect("a").await;
     crate::harness::execute(&mut holder, "begin; lock table held in access exclusive mode").await;
     let child = world.start(&["apply", "--yes", "--json"]);
-    let waits = "select exists (select from pg_stat_activity where application_name = 'pg_dump' and wait_event_type = \
+    let waits = "select exists (select from pg_stat_activity where query like 'LOCK TABLE %' and wait_event_type = \
                  'Lock' and datname = current_database())";
     until("pg_dump waits for the table", async || world.value("a", waits).await == "true").await;
     assert_eq!(dumps_of(&world.dbname("a")), 1);

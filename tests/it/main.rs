@@ -1,5 +1,7 @@
 //! One integration binary: it links once, and its tests share one cluster.
 
+#![expect(clippy::disallowed_methods, reason = "the tests are the world outside: their clock and environment are real")]
+
 mod cluster_proof;
 mod commands;
 mod copy;

@@ -60,7 +60,7 @@ async fn a_password_is_nowhere() {
     let mut holder = world.connect("a").await;
     execute(&mut holder, "begin; lock table held in access exclusive mode").await;
     let child = world.start(&["apply", "--yes", "-vv"]);
-    let waits = "select exists (select from pg_stat_activity where application_name = 'pg_dump' and wait_event_type = \
+    let waits = "select exists (select from pg_stat_activity where query like 'LOCK TABLE %' and wait_event_type = \
                  'Lock' and datname = current_database())";
     until("pg_dump waits", async || world.value("a", waits).await == "true").await;
     let lines = command_lines();
