@@ -32,6 +32,18 @@ pub enum LockError {
         /// Run, host, since when, in words.
         holder: Holder,
     },
+    /// Another name of the plan has it, in this very run.
+    #[error("{database}: another name of the target leads to one and the same database")]
+    #[diagnostic(
+        code("lock.same"),
+        help(
+            "Two URLs of the target lead to one database: correct the one that is wrong; `migrate doctor` names both."
+        )
+    )]
+    Same {
+        /// The database.
+        database: DatabaseName,
+    },
     /// The session that held locks is gone, and with it the locks.
     #[error("the session that held the lock of {database} was lost")]
     #[diagnostic(code("lock.lost"), help("Another run may have begun meanwhile; see `migrate status`."))]
@@ -130,7 +142,9 @@ impl Locks {
                 }
             };
             if let Some(holder) = try_lock(&mut locks.sessions[at].1, database.url.dbname()).await.map_err(failed)? {
-                return Err(LockError::Held { database: database.name.clone(), holder });
+                let database = database.name.clone();
+                let ours = holder.run.as_ref() == Some(run);
+                return Err(if ours { LockError::Same { database } } else { LockError::Held { database, holder } });
             }
         }
         Ok(locks)

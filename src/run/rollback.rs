@@ -266,27 +266,19 @@ pub async fn carry_back(
         report.database(name).applied = it.applied;
     }
     let result = back.carry(world, journal, request, report).await;
-    result.map_err(|error| {
-        let changed: Vec<DatabaseName> = request
-            .state
-            .changed()
-            .map(|it| it.identity.name.clone())
-            .filter(|name| !report.databases.iter().any(|it| it.name == *name && it.rolled_back))
-            .collect();
-        let blame = if matches!(
-            error,
-            RollbackError::Interrupted(_) | RollbackError::Snapshot(SnapshotError::Interrupted(_))
-        ) {
-            Blame::Interrupted
-        } else {
-            Blame::Work
-        };
-        let aftermath = match changed.is_empty() {
-            true => Aftermath::Untouched,
-            false => Aftermath::Mixed { run: request.state.run.clone(), changed },
-        };
-        Failure { blame, aftermath, error: Box::new(error) }
-    })
+    result.map_err(|error| left(request.state, report, error))
+}
+
+/// A rollback that failed: what it did not take back is still changed.
+fn left(state: &RunState, report: &RunReport, error: RollbackError) -> Failure {
+    let back = |name: &DatabaseName| report.databases.iter().any(|it| it.name == *name && it.rolled_back);
+    let changed: Vec<DatabaseName> =
+        state.changed().map(|it| it.identity.name.clone()).filter(|name| !back(name)).collect();
+    let blame = match error {
+        RollbackError::Interrupted(_) | RollbackError::Snapshot(SnapshotError::Interrupted(_)) => Blame::Interrupted,
+        _ => Blame::Work,
+    };
+    Failure { blame, aftermath: Aftermath::changed(state, changed), error: Box::new(error) }
 }
 
 struct Back<'a> {
@@ -311,10 +303,12 @@ impl Back<'_> {
     ) -> Result<Vec<DatabaseName>, RollbackError> {
         self.end_what_is_left().await?;
         let names = self.to_restore(request.only).await?;
+        // Proven before the first entry: a rollback that cannot even begin leaves the run as it was, so that the next release
+        // is not refused for it.
+        let manifests = self.proven(world, &names).await?;
         let why = request.why.to_owned();
         journal.write(Fact::RollbackStart { databases: names.iter().cloned().collect(), why }).await?;
         self.already_swapped(journal, report).await?;
-        let manifests = self.proven(world, &names).await?;
         world.tell(Event::Stage(Stage::Restore));
         let restored = self.restore_all(world, journal, manifests).await?;
         world.tell(Event::Stage(Stage::Swap));

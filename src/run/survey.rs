@@ -36,7 +36,7 @@ pub struct Found {
     pub has_ledger: bool,
     /// The newest run that its ledger names.
     pub last_run: Option<String>,
-    /// Migrations in its ledger.
+    /// Migrations in its ledger, and those that refinery itself applied.
     pub applied: usize,
     /// Steps that its ledger knows and the plan does not.
     pub strange_steps: Vec<String>,
@@ -207,6 +207,7 @@ async fn look_inside(plan: &Plan, database: &Database) -> Result<Looked, PgError
     let here: Vec<&Step> = plan.steps.iter().filter(|step| step.database == database.name).collect();
     let has_ledger = rows.is_some();
     let rows = rows.unwrap_or_default();
+    let mut applied = rows.iter().filter(|row| row.finished).count();
     for step in &here {
         let own: Vec<&Applied> = rows.iter().filter(|row| row.step == step.name.as_str()).collect();
         let state = match &step.kind {
@@ -214,7 +215,11 @@ async fn look_inside(plan: &Plan, database: &Database) -> Result<Looked, PgError
             Kind::Refinery(files) => {
                 let mut state = drift_of(&files.migrations, &own);
                 match refinery_history::history(&mut session, &files.migrations).await? {
-                    Ok(history) => state.pending = history.pending.iter().map(|it| it.index).collect(),
+                    Ok(history) => {
+                        state.pending = history.pending.iter().map(|it| it.index).collect();
+                        // What an application applied through refinery has no row of ours.
+                        applied += (files.migrations.len() - state.pending.len()).saturating_sub(own.len());
+                    }
                     Err(disagrees) => state.drift.push(Drift::Refinery(disagrees.to_string())),
                 }
                 state
@@ -233,7 +238,7 @@ async fn look_inside(plan: &Plan, database: &Database) -> Result<Looked, PgError
         oid,
         has_ledger,
         last_run: rows.iter().map(|row| row.run.clone()).max(),
-        applied: rows.iter().filter(|row| row.finished).count(),
+        applied,
         strange_steps: strange.into_iter().map(str::to_owned).collect(),
     };
     Ok((found, steps, session))

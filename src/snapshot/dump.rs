@@ -56,9 +56,10 @@ pub async fn take(world: &World, store: &Store, run: &RunId, database: &Database
     // Both to their end, whatever the other does: an upload that is dropped half way leaves parts behind.
     let (sent, counted) = tokio::join!(
         send(world, store, run, database, &tools, &exported.id),
-        row_counts(&mut session, &contents.tables),
+        // Counting waits for locks that others hold, which a wish to stop must not.
+        world.interrupt.or(row_counts(&mut session, &contents.tables)),
     );
-    let (digests, tables) = (sent?, counted.map_err(SnapshotError::database(name))?);
+    let (digests, tables) = (sent?, counted?.map_err(SnapshotError::database(name))?);
     let manifest = Manifest {
         format: super::manifest::FORMAT,
         run: run.clone(),

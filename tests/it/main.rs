@@ -1,12 +1,20 @@
 //! One integration binary: it links once, and its tests share one cluster.
 
+#![expect(clippy::disallowed_methods, reason = "the tests are the world outside: their clock and environment are real")]
+
 mod cluster_proof;
+mod commands;
 mod copy;
+mod drift;
+mod exit_codes;
 mod fingerprint;
 mod fingerprint_proof;
+mod four;
 mod gcs_proof;
 mod gcs_server;
 mod harness;
+mod kinds;
+mod no_leaks;
 mod release;
 mod sync;
 mod world;
