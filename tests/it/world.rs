@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -11,6 +12,9 @@ use tempfile::TempDir;
 
 use crate::fingerprint::{Fingerprint, fingerprint};
 use crate::harness;
+
+/// The machine may be busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Where a test works. Its environment holds nothing but what it puts there.
 pub(crate) struct TestWorld {
@@ -31,11 +35,16 @@ pub(crate) struct Ran {
 impl TestWorld {
     /// New databases for the given names of the plan, and a `file://` store.
     pub(crate) async fn new(hint: &str, databases: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
         let mut urls = BTreeMap::new();
         for name in databases {
             urls.insert((*name).to_owned(), harness::fresh_database(&format!("{hint}_{name}")).await);
         }
+        Self::over(urls)
+    }
+
+    /// Databases that exist, by the names that the plan has for them, and a `file://` store.
+    pub(crate) fn over(urls: BTreeMap<String, String>) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
         let mut env: BTreeMap<String, String> =
             urls.iter().map(|(name, url)| (variable(name), url.clone())).collect();
         env.insert("MIGRATE_STORE".into(), format!("file://{}", dir.path().join("store").display()));
@@ -88,7 +97,8 @@ impl TestWorld {
         self.file("plans/production.toml", &text);
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// A command that is not started yet.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_migrate"));
         command.args(args).current_dir(self.dir.path()).env_clear().envs(&self.env).stdin(Stdio::null());
         command
@@ -144,6 +154,24 @@ impl TestWorld {
         value.unwrap_or_else(|| "NULL".into())
     }
 
+    /// One value, as text, from a superuser's session in the maintenance database.
+    pub(crate) async fn ask(&self, sql: &str) -> String {
+        let mut session = harness::connect(&harness::cluster().url("postgres", "postgres")).await;
+        let value = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select ({sql})::text")));
+        let value: Option<String> = value.fetch_one(&mut session).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        value.unwrap_or_else(|| "NULL".into())
+    }
+
+    /// Which database has the name now.
+    pub(crate) async fn oid(&self, database: &str) -> String {
+        self.ask(&format!("select oid from pg_database where datname = '{}'", self.dbname(database))).await
+    }
+
+    /// Runs SQL as a superuser.
+    pub(crate) async fn sql_as_superuser(&self, database: &str, sql: &str) {
+        harness::execute(&mut harness::connect(&harness::as_superuser(self.url(database))).await, sql).await;
+    }
+
     /// The fingerprints of all databases, by the plan's names.
     pub(crate) async fn fingerprints(&self) -> BTreeMap<String, Fingerprint> {
         let mut all = BTreeMap::new();
@@ -151,6 +179,18 @@ impl TestWorld {
             all.insert(name.clone(), fingerprint(url).await);
         }
         all
+    }
+}
+
+/// Waits until it is so. Other processes make it so, which leaves nothing to wait on but the world itself.
+#[track_caller]
+pub(crate) fn until<F: Future<Output = bool>>(what: &str, mut so: impl FnMut() -> F) -> impl Future<Output = ()> {
+    let (begun, caller) = (Instant::now(), std::panic::Location::caller());
+    async move {
+        while !so().await {
+            assert!(begun.elapsed() < PATIENCE, "{caller}: it is still not so that {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 
