@@ -149,8 +149,8 @@ pub struct Prospect {
     pub stored_bytes: u64,
     /// Rows to be restored.
     pub rows: u64,
-    /// The name under which the replaced database will be kept.
-    pub kept_as: String,
+    /// The name under which the replaced database will be kept; none if somebody has dropped it.
+    pub kept_as: Option<String>,
 }
 
 /// `migrate rollback` of a run that nobody else is working on.
@@ -168,7 +168,12 @@ pub async fn rollback(
     let mut report = RunReport::new(&target);
     report.run = Some(state.run.clone());
     let involved: Vec<&Database> = state.databases.keys().filter_map(|name| databases.get(name)).collect();
-    let _locks = Locks::take(world, &state.run, &involved).await.map_err(refused)?;
+    let mut locks = Locks::take(world, &state.run, &involved).await.map_err(refused)?;
+    locks.end_leftovers(&state.run).await.map_err(|error| Failure {
+        blame: Blame::Work,
+        aftermath: aftermath(state, &report),
+        error: Box::new(error),
+    })?;
     // Somebody may have finished it while this process waited for the operator's word.
     let fresh = journal::state(store, &state.run).await.or_fail()?;
     let request = Request { state: &fresh, ..*request };
@@ -197,6 +202,7 @@ pub async fn prospects(
     for name in &names {
         let manifest = back.manifest(name).await?;
         let it = &request.state.databases[name].identity;
+        let live = database_oid(&mut back.maintenance(name).await?, &it.dbname).await.map_err(failed(name))?;
         prospects.push(Prospect {
             name: name.clone(),
             dbname: it.dbname.clone(),
@@ -205,7 +211,7 @@ pub async fn prospects(
             bytes: manifest.archive.digests.bytes,
             stored_bytes: manifest.archive.digests.stored_bytes,
             rows: manifest.rows(),
-            kept_as: name_beside(&it.dbname, "replaced", &request.state.run),
+            kept_as: live.map(|_| name_beside(&it.dbname, "replaced", &request.state.run)),
         });
     }
     Ok(prospects)
@@ -254,23 +260,24 @@ pub async fn carry_back(
     }
     let result = back.carry(world, journal, request, report).await;
     result.map_err(|error| {
-        let changed: Vec<DatabaseName> = request
-            .state
-            .changed()
-            .map(|it| it.identity.name.clone())
-            .filter(|name| !report.databases.iter().any(|it| it.name == *name && it.rolled_back))
-            .collect();
         let blame = if matches!(error, RollbackError::Interrupted(_) | RollbackError::Snapshot(SnapshotError::Interrupted(_))) {
             Blame::Interrupted
         } else {
             Blame::Work
         };
-        let aftermath = match changed.is_empty() {
-            true => Aftermath::Untouched,
-            false => Aftermath::Mixed { run: request.state.run.clone(), changed },
-        };
-        Failure { blame, aftermath, error: Box::new(error) }
+        Failure { blame, aftermath: aftermath(request.state, report), error: Box::new(error) }
     })
+}
+
+/// What is still changed when a rollback gives up.
+fn aftermath(state: &RunState, report: &RunReport) -> Aftermath {
+    let back = |name: &DatabaseName| report.databases.iter().any(|it| it.name == *name && it.rolled_back);
+    let changed: Vec<DatabaseName> =
+        state.changed().map(|it| it.identity.name.clone()).filter(|name| !back(name)).collect();
+    match changed.is_empty() {
+        true => Aftermath::Untouched,
+        false => Aftermath::Mixed { run: state.run.clone(), changed },
+    }
 }
 
 struct Back<'a> {
@@ -377,9 +384,14 @@ impl Back<'_> {
         swap::took_place(&mut session, std::slice::from_ref(swap)).await.map_err(failed(&it.identity.name))
     }
 
-    /// Whether a step that was announced left anything: its ledger rows are committed with its changes.
+    /// Whether a step that was announced left anything: its ledger rows are committed with its changes. A database that
+    /// somebody has dropped is not as it was.
     async fn was_changed(&self, it: &DatabaseState) -> Result<bool, RollbackError> {
         let name = &it.identity.name;
+        let mut server = self.maintenance(name).await?;
+        if database_oid(&mut server, &it.identity.dbname).await.map_err(failed(name))?.is_none() {
+            return Ok(true);
+        }
         let url = &self.database(name)?.url;
         let mut session = connect(url, &format!("migrate {}", self.state.run)).await.map_err(failed(name))?;
         let rows = ledger::read(&mut session).await.map_err(failed(name))?.unwrap_or_default();
@@ -487,8 +499,8 @@ impl Back<'_> {
         let properties: Vec<_> = group.iter().map(|it| &it.manifest.properties).collect();
         let swapped = swap::swap(url, &self.state.run, &swaps, &properties).await?;
         note(report, &swaps);
-        let kept = swaps.iter().map(|swap| (swap.database.clone(), swap.kept_as.clone())).collect();
-        world.tell(Event::Swapped { databases: kept, seconds: swapped.seconds });
+        let kept = swaps.iter().filter(|swap| swap.replaces()).map(|swap| (swap.database.clone(), swap.kept_as.clone()));
+        world.tell(Event::Swapped { databases: kept.collect(), seconds: swapped.seconds });
         for text in swapped.notes {
             world.tell(Event::Noted(text));
         }
@@ -519,6 +531,6 @@ fn note(report: &mut RunReport, swaps: &[Swap]) {
         let it = report.database(&swap.database);
         it.rolled_back = true;
         it.via = Some("snapshot");
-        it.kept_as = Some(swap.kept_as.clone());
+        it.kept_as = swap.replaces().then(|| swap.kept_as.clone());
     }
 }

@@ -120,7 +120,9 @@ async fn exchange(
     let renaming = async {
         for swap in swaps {
             let rename = |from: &str, to: &str| format!("ALTER DATABASE {} RENAME TO {}", identifier(from), identifier(to));
-            sqlx::raw_sql(made(rename(&swap.dbname, &swap.kept_as))).execute(&mut *session).await?;
+            if swap.replaces() {
+                sqlx::raw_sql(made(rename(&swap.dbname, &swap.kept_as))).execute(&mut *session).await?;
+            }
             sqlx::raw_sql(made(rename(&swap.side, &swap.dbname))).execute(&mut *session).await?;
         }
         sqlx::raw_sql("COMMIT").execute(&mut *session).await
