@@ -4,13 +4,14 @@
 //! The store's server holds up the very request that follows the moment in question, so that each moment is met.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
-use std::{fs, str};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use crate::fingerprint::Fingerprint;
@@ -49,8 +50,8 @@ impl Scene {
         self.server.log();
         self.server.fault(Fault::times(usize::MAX, FOR_EVER, request));
         let victim = self.world.start(args);
-        let encoded = request.replace('/', "%2F");
-        let arrived = || async { self.server.log().iter().any(|line| line.contains(request) || line.contains(&encoded)) };
+        let is_it = |line: &String| percent_decode_str(line).decode_utf8_lossy().contains(request);
+        let arrived = || async { self.server.log().iter().any(is_it) };
         until("the request has arrived", arrived).await;
         end(victim);
         self.server.clear_faults();

@@ -14,20 +14,22 @@ struct Case<'a> {
     world: &'a TestWorld,
     /// Database, query, its value after the release.
     then: &'a [(&'a str, &'a str, &'a str)],
-    /// Tables whose rows hold the time at which they were written.
+    /// Tables whose rows hold the time of the release.
     timed: &'a [&'a str],
 }
 
-/// What a ledger says without its times and runs.
+/// What a ledger says without its times and runs, and what refinery's history says.
 const LEDGER: &str = "select string_agg(concat_ws(' ', step, name, kind, checksum, state, up_sql, down_sql), e'\\n' order by \
      step, name) from migrate.ledger";
+const HISTORY: &str =
+    "select string_agg(concat_ws(' ', version, name, checksum), e'\\n' order by version) from refinery_schema_history";
 
 /// fingerprint → apply → what must hold → rollback → the same fingerprint → apply → as after the first apply.
 async fn round_trip(case: Case<'_>) {
     let world = case.world;
     let before = world.fingerprints().await;
     let first = applied(&case).await;
-    let touched: Vec<&String> = before.keys().filter(|name| !before[*name].diff(&first[*name]).is_empty()).collect();
+    let touched: Vec<&String> = before.keys().filter(|name| !before[*name].diff(&first[*name].fingerprint).is_empty()).collect();
     assert!(!touched.is_empty(), "the release changes something");
 
     let back = world.json(0, &["rollback", "--yes"]);
@@ -39,12 +41,22 @@ async fn round_trip(case: Case<'_>) {
         assert_eq!(database["kept_as"].is_string(), was_touched, "{name}: {back}");
     }
     assert_same(&before, &world.fingerprints().await);
-    assert_same(&first, &applied(&case).await);
+    for (name, again) in applied(&case).await {
+        let diff = first[&name].fingerprint.diff(&again.fingerprint);
+        assert!(diff.is_empty() && first[&name].ledger == again.ledger, "{name}: {}\n{again:?}", diff.join("\n"));
+    }
     assert_eq!(world.json(0, &["apply", "--yes"])["outcome"], "nothing_to_do");
 }
 
+/// A database after a release, without times.
+#[derive(Debug, PartialEq)]
+struct After {
+    fingerprint: Fingerprint,
+    ledger: String,
+}
+
 /// Applies the release and gives what it left.
-async fn applied(case: &Case<'_>) -> BTreeMap<String, Fingerprint> {
+async fn applied(case: &Case<'_>) -> BTreeMap<String, After> {
     let report = case.world.json(0, &["apply", "--yes"]);
     assert_eq!(report["outcome"], "succeeded", "{report}");
     let mut after = BTreeMap::new();
@@ -53,7 +65,13 @@ async fn applied(case: &Case<'_>) -> BTreeMap<String, Fingerprint> {
     }
     for (name, fingerprint) in case.world.fingerprints().await {
         let timed = [case.timed, &["migrate.ledger", "public.refinery_schema_history"]].concat();
-        after.insert(name, fingerprint.without_rows_of(&timed));
+        let mut ledger = String::new();
+        for (table, query) in [("migrate.ledger", LEDGER), ("refinery_schema_history", HISTORY)] {
+            if case.world.value(&name, &format!("select to_regclass('{table}')")).await != "NULL" {
+                ledger += &case.world.value(&name, query).await;
+            }
+        }
+        after.insert(name, After { fingerprint: fingerprint.without_rows_of(&timed), ledger });
     }
     after
 }
@@ -73,7 +91,7 @@ async fn sql() {
     world.file("migrations/rag/003_gone.sql", "drop table old;\ncreate view seen as select id from new;\n");
     let then = [("rag", "select count(*) from seen", "1"), ("rag", "select to_regclass('old')", "NULL")];
     round_trip(Case { world: &world, then: &then, timed: &[] }).await;
-    assert_eq!(world.value("rag", LEDGER).await.lines().count(), 6, "three rows, each with a text of two lines");
+    assert_eq!(world.value("rag", "select count(*) from migrate.ledger").await, "3");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,5 +216,7 @@ async fn the_four_databases_of_mobius() {
         ("mobius_user", "select max(version) from refinery_schema_history", "103"),
         ("mobius_rag", "select count(*) from rag_published_embeddings", "12000"),
     ];
-    round_trip(Case { world: &mobius.world, then: &then, timed: &[] }).await;
+    // A trigger writes when a row was changed last, and the release changes rows; the copy carries that over.
+    let timed = ["public.rag_published_embeddings", "public.published_rag_metadata"];
+    round_trip(Case { world: &mobius.world, then: &then, timed: &timed }).await;
 }

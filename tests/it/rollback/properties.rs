@@ -25,8 +25,8 @@ async fn there_and_back(world: &TestWorld) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_belongs_to_the_database_itself_survives() {
-    let world = made_by("Props of \"rag\"", "connection limit 40").await;
-    let name = "\"Props of \"\"rag\"\"\"";
+    let world = made_by("Props-Of-Rag", "connection limit 40").await;
+    let name = "\"Props-Of-Rag\"";
     world
         .sql_as_superuser(
             "rag",
