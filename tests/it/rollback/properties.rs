@@ -48,6 +48,7 @@ async fn what_belongs_to_the_database_itself_survives() {
             ),
         )
         .await;
+    world.file("migrations/rag/001_new.sql", "create table public.new (id int);\n");
     there_and_back(&world).await;
     let settings = format!(
         "select string_agg(array_to_string(setconfig, '|'), '/' order by setrole) from pg_db_role_setting where setdatabase = {}",
