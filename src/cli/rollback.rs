@@ -58,7 +58,10 @@ async fn stored_plan(
     only: Option<&BTreeSet<DatabaseName>>,
     plan: Option<Plan>,
 ) -> Result<Plan, Failure> {
-    match (context.stored_plan(store, state, only).await, plan) {
+    // Only what is to be restored has to be reached. A run that may be under way is told by the locks of all its databases.
+    let changed: BTreeSet<DatabaseName> = state.changed().map(|it| it.identity.name.clone()).collect();
+    let needed = only.or(Some(&changed).filter(|changed| !changed.is_empty()));
+    match (context.stored_plan(store, state, needed).await, plan) {
         (Err(_), Some(plan)) if state.changed().next().is_none() => Ok(plan),
         (stored, _) => stored,
     }
@@ -98,15 +101,17 @@ fn text(state: &RunState, ahead: &[Prospect]) -> String {
     }
     for it in ahead {
         text += &format!(
-            "  {} ({}): restore the snapshot of {}, {} rows, {} to read, {} to write;\n    what was written since then will \
-             be only in {}, which is kept\n",
+            "  {} ({}): restore the snapshot of {}, {} rows, {} to read, {} to write;\n    {}\n",
             it.name,
             it.dbname,
             clock::readable(it.taken_at),
             count(it.rows),
             bytes(it.stored_bytes),
             bytes(it.bytes),
-            it.kept_as
+            match &it.kept_as {
+                Some(kept) => format!("what was written since then will be only in {kept}, which is kept"),
+                None => "the database is gone, and what was written since then with it".into(),
+            }
         );
     }
     text

@@ -214,7 +214,7 @@ pub struct Swap {
     pub database: DatabaseName,
     /// Its name on the server.
     pub dbname: String,
-    /// The oid of the database that is replaced; 0 if there was none.
+    /// The oid of the database that is replaced; 0 if there is none any more.
     pub oid: u32,
     /// The side database's name before.
     pub side: String,
@@ -222,6 +222,14 @@ pub struct Swap {
     pub side_oid: u32,
     /// The replaced database's name after.
     pub kept_as: String,
+}
+
+impl Swap {
+    /// Whether there is a database to be replaced: somebody may have dropped it.
+    #[must_use]
+    pub fn replaces(&self) -> bool {
+        self.oid != 0
+    }
 }
 
 /// How a run ended.

@@ -15,6 +15,8 @@ use tempfile::TempDir;
 use crate::fingerprint::{Fingerprint, fingerprint};
 use crate::harness;
 
+/// The machine may be busy with other tests.
+
 /// Where a test works. Its environment holds nothing but what it puts there.
 pub(crate) struct TestWorld {
     dir: TempDir,
@@ -34,11 +36,16 @@ pub(crate) struct Ran {
 impl TestWorld {
     /// New databases for the given names of the plan, and a `file://` store.
     pub(crate) async fn new(hint: &str, databases: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
         let mut urls = BTreeMap::new();
         for name in databases {
             urls.insert((*name).to_owned(), harness::fresh_database(&format!("{hint}_{name}")).await);
         }
+        Self::over(urls)
+    }
+
+    /// Databases that exist, by the names that the plan has for them, and a `file://` store.
+    pub(crate) fn over(urls: BTreeMap<String, String>) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
         let mut env: BTreeMap<String, String> = urls.iter().map(|(name, url)| (variable(name), url.clone())).collect();
         env.insert("MIGRATE_STORE".into(), format!("file://{}", dir.path().join("store").display()));
         for name in ["PATH", "HOME"] {
@@ -90,7 +97,8 @@ impl TestWorld {
         self.file("plans/production.toml", &text);
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// A command that is not started yet.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_migrate"));
         command.args(args).current_dir(self.dir.path()).env_clear().envs(&self.env).stdin(Stdio::null());
         command
@@ -176,6 +184,25 @@ impl TestWorld {
             .await
             .unwrap_or_else(|error| panic!("{sql}: {error}"));
         value.unwrap_or_else(|| "NULL".into())
+    }
+
+    /// One value, as text, from a superuser's session in the maintenance database.
+    pub(crate) async fn ask(&self, sql: &str) -> String {
+        let mut session = harness::connect(&harness::cluster().url("postgres", "postgres")).await;
+        let value = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select ({sql})::text")));
+        let value: Option<String> =
+            value.fetch_one(&mut session).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        value.unwrap_or_else(|| "NULL".into())
+    }
+
+    /// Which database has the name now.
+    pub(crate) async fn oid(&self, database: &str) -> String {
+        self.ask(&format!("select oid from pg_database where datname = '{}'", self.dbname(database))).await
+    }
+
+    /// Runs SQL as a superuser.
+    pub(crate) async fn sql_as_superuser(&self, database: &str, sql: &str) {
+        harness::execute(&mut harness::connect(&harness::as_superuser(self.url(database))).await, sql).await;
     }
 
     /// The fingerprints of all databases, by the plan's names.
