@@ -158,7 +158,7 @@ async fn database_findings(world: &World, database: &Database) -> Vec<Finding> {
     let looked = async {
         let mut session = connect(&database.url, "migrate doctor").await?;
         let server = Server::of(&mut session).await?;
-        let mut found = vec![tools(world, database, &server).await];
+        let mut found = vec![tools(world, database, &server).await, not_maintenance(database)];
         found.extend(privileges(&mut session, database).await?);
         found.extend(extensions(&mut session, database).await?);
         found.push(connections(&mut session, database).await?);
@@ -168,6 +168,15 @@ async fn database_findings(world: &World, database: &Database) -> Vec<Finding> {
         Ok(found) => found,
         Err(error) => vec![unreachable(database, &error)],
     }
+}
+
+/// Locks are held in the maintenance database, and databases are renamed from it: it cannot be swapped itself.
+fn not_maintenance(database: &Database) -> Finding {
+    let fault = (database.url.dbname() == MAINTENANCE).then(|| {
+        let help = "Keep the tables in a database of their own.";
+        (format!("the database `{MAINTENANCE}` cannot be carried back: locks are held in it"), help.to_owned())
+    });
+    finding("not the maintenance database", Some(database), fault, format!("it is not `{MAINTENANCE}`"))
 }
 
 async fn tools(world: &World, database: &Database, server: &Server) -> Finding {
@@ -211,7 +220,10 @@ async fn privileges(session: &mut PgConnection, database: &Database) -> Result<V
     });
     let may_own = (!strangers.is_empty()).then(|| {
         let grants: Vec<String> = strangers.iter().map(|it| format!("GRANT \"{it}\" TO \"{role}\"")).collect();
-        let what = format!("the role {role} is not a member of {}, which own objects: it could not restore them", list(&strangers));
+        let what = format!(
+            "the role {role} is not a member of {}, which own objects: it could not restore them",
+            list(&strangers)
+        );
         (what, format!("As an administrator: `{}`.", grants.join("; ")))
     });
     let it = Some(database);
@@ -223,10 +235,11 @@ async fn privileges(session: &mut PgConnection, database: &Database) -> Result<V
 }
 
 async fn extensions(session: &mut PgConnection, database: &Database) -> Result<Vec<Finding>, PgError> {
-    let rows: Vec<(String, bool)> = sqlx::query_as("select name::text, installed_version is not null from pg_available_extensions")
-        .fetch_all(session)
-        .await
-        .map_err(query_error("listing available extensions"))?;
+    let rows: Vec<(String, bool)> =
+        sqlx::query_as("select name::text, installed_version is not null from pg_available_extensions")
+            .fetch_all(session)
+            .await
+            .map_err(query_error("listing available extensions"))?;
     let mut found = Vec::new();
     for name in &database.extensions {
         let there = rows.iter().find(|(it, _)| it == name);
@@ -256,7 +269,10 @@ async fn connections(session: &mut PgConnection, database: &Database) -> Result<
     .map_err(query_error("counting connections"))?;
     let fault = (free < SESSIONS_EACH).then(|| {
         let help = "End idle sessions, or raise max_connections.";
-        (format!("the server has {free} free connections, and a run needs {SESSIONS_EACH} for each database"), help.into())
+        (
+            format!("the server has {free} free connections, and a run needs {SESSIONS_EACH} for each database"),
+            help.into(),
+        )
     });
     Ok(finding("connections", Some(database), fault, format!("{free} free connections")))
 }

@@ -110,7 +110,8 @@ impl RunId {
     /// A new id for a run that begins `now`.
     #[must_use]
     pub fn generate(now: chrono::DateTime<chrono::Utc>) -> Self {
-        const LETTERS: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz0123456789".first_chunk().expect("33 letters are more than 32");
+        const LETTERS: &[u8; 32] =
+            b"abcdefghjkmnpqrstuvwxyz0123456789".first_chunk().expect("33 letters are more than 32");
         let tail: String = (0..3).map(|_| char::from(LETTERS[usize::from(rand::random::<u8>()) % 32])).collect();
         Self(format!("{}{tail}", now.format("%Y%m%d-%H%M%S-%3f")))
     }

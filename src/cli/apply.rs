@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::failure::{Blame, Exit, Failure, OrFail};
 use crate::journal::entry::Outcome;
 use crate::plan::Plan;
-use crate::run::apply::{ApplyOptions, apply};
+use crate::run::apply::{Applied, ApplyOptions, apply};
 use crate::run::report::RunReport;
 use crate::run::saved::{Prospectus, SavedPlan};
 use crate::run::survey::survey;
@@ -35,31 +35,37 @@ struct ProtectedSnapshot(String);
 /// Runs it.
 ///
 /// # Errors
-/// What stood in the way, or what went wrong; a report was then printed with it.
+/// The plan is invalid. Everything else is told here, with a report.
 pub async fn run(context: &Context<'_>, args: ApplyArgs) -> Ended {
-    match prepared(context, args).await {
-        Ok((report, failure)) => told(context.console, &report, failure),
-        Err(failure) => Err(refused(context, failure)),
+    let plan = context.plan()?;
+    let target = plan.target.name.clone();
+    match prepared(context, &plan, args).await {
+        Ok(applied) => told(context.console, &applied.report, applied.failure),
+        Err(failure) if failure.blame == Blame::Usage => Err(failure),
+        Err(failure) => {
+            let mut report = RunReport::new(&target);
+            let refused = matches!(failure.blame, Blame::Busy | Blame::Drift);
+            report.outcome = Some(if refused { Outcome::Refused } else { Outcome::Failed });
+            told(context.console, &report, Some(failure))
+        }
     }
 }
 
-async fn prepared(context: &Context<'_>, args: ApplyArgs) -> Result<(RunReport, Option<Failure>), Failure> {
-    let plan = context.plan()?;
-    protection(&plan, &args)?;
+async fn prepared(context: &Context<'_>, plan: &Plan, args: ApplyArgs) -> Result<Applied, Failure> {
+    protection(plan, &args)?;
     let options = ApplyOptions {
-        only: only_of(&plan, args.only)?,
+        only: only_of(plan, args.only)?,
         no_snapshot: args.reason,
         saved: args.saved_plan.as_deref().map(read_saved).transpose()?,
     };
-    let store = context.store(Some(&plan), None)?;
+    let store = context.store(Some(plan), None)?;
     if !args.yes {
-        let survey = survey(&plan, options.only.as_ref()).await.all_reachable().or_fail()?;
-        let prospectus = Prospectus::new(&plan, &survey, options.only.as_ref());
+        let survey = survey(plan, options.only.as_ref()).await.all_reachable().or_fail()?;
+        let prospectus = Prospectus::new(plan, &survey, options.only.as_ref());
         let question = super::plan::text(&prospectus);
         context.console.confirm(false, &question, &[plan.target.name.to_string()])?;
     }
-    let applied = apply(context.world, &plan, &store, &options).await?;
-    Ok((applied.report, applied.failure))
+    apply(context.world, plan, &store, &options).await
 }
 
 fn protection(plan: &Plan, args: &ApplyArgs) -> Result<(), Failure> {
@@ -75,14 +81,6 @@ fn protection(plan: &Plan, args: &ApplyArgs) -> Result<(), Failure> {
 
 fn read_saved(path: &Path) -> Result<SavedPlan, Failure> {
     SavedPlan::read(path).or_blame(Blame::Usage)
-}
-
-/// A refusal, under `--json`, is an outcome as well as an error; it is told by whoever gets the failure.
-fn refused(context: &Context<'_>, failure: Failure) -> Failure {
-    if !context.console.json && matches!(failure.blame, Blame::Busy | Blame::Drift) {
-        context.console.say("Refused.");
-    }
-    failure
 }
 
 /// A report, and the error if there is one.
@@ -116,10 +114,10 @@ pub fn told(console: &Console, report: &RunReport, failure: Option<Failure>) -> 
 /// The report for people.
 #[must_use]
 pub fn text(report: &RunReport) -> String {
-    let run = report.run.as_ref().map_or_else(|| "No run was needed".into(), |run| format!("Run {run}"));
+    let run = report.run.as_ref().map_or_else(|| format!("Target `{}`", report.target), |run| format!("Run {run}"));
     let outcome = report.outcome.map_or("left unfinished", |outcome| match outcome {
         Outcome::Succeeded => "succeeded",
-        Outcome::Failed => "failed; nothing was changed",
+        Outcome::Failed => "failed",
         Outcome::RolledBack => "rolled back",
         Outcome::Halted => "halted, as the plan says",
         Outcome::Refused => "refused",

@@ -38,7 +38,7 @@ impl Console {
         match (self.quiet, io::stderr().is_terminal()) {
             (true, _) => Arc::new(Silent),
             (false, true) => Arc::new(Bars::new(self.colour)),
-            (false, false) => Arc::new(Lines),
+            (false, false) => Arc::new(Lines::default()),
         }
     }
 

@@ -32,7 +32,10 @@ pub struct Context<'a> {
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("no store is named")]
-#[diagnostic(code("store.none"), help("Write `[store] url = \"gs://bucket/prefix\"` into the plan, or give --store URL."))]
+#[diagnostic(
+    code("store.none"),
+    help("Write `[store] url = \"gs://bucket/prefix\"` into the plan, or give --store URL.")
+)]
 struct NoStore;
 
 #[derive(Debug, Error, Diagnostic)]

@@ -38,5 +38,9 @@ fn text(findings: &[Finding]) -> String {
         }
     }
     let bad = findings.iter().filter(|it| it.outcome == Verdict::Failed).count();
-    text + &if bad == 0 { "Everything that apply needs is there.\n".into() } else { format!("{bad} of {} failed.\n", findings.len()) }
+    text + &if bad == 0 {
+        "Everything that apply needs is there.\n".into()
+    } else {
+        format!("{bad} of {} failed.\n", findings.len())
+    }
 }

@@ -16,6 +16,7 @@ pub mod text;
 pub mod trouble;
 pub mod verify;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -74,13 +75,28 @@ fn told(console: &Console, failure: &Failure) -> u8 {
     failure.exit() as u8
 }
 
-/// clap prints what it has to say; only its exit code is ours.
+/// clap prints what it has to say for people; the exit code and the JSON are ours.
 fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        _ => ExitCode::from(Exit::Usage as u8),
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return ExitCode::SUCCESS;
     }
+    // The command line was not understood: whether it asks for JSON can only be seen in its words.
+    if std::env::args_os().take_while(|it| it != "--").any(|it| it == "--json") {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let failure = Failure::untouched(Blame::Usage, Misunderstood { message });
+        let document = serde_json::to_string_pretty(&json!({ "error": trouble::json(&failure) })).unwrap_or_default();
+        let _ = writeln!(std::io::stdout().lock(), "{document}");
+    }
+    ExitCode::from(Exit::Usage as u8)
+}
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("{message}")]
+#[diagnostic(code("usage"), help("`migrate help` shows the commands, `migrate help COMMAND` their flags."))]
+struct Misunderstood {
+    message: String,
 }
 
 fn logging(verbose: u8, colour: bool) {
@@ -89,7 +105,11 @@ fn logging(verbose: u8, colour: bool) {
         1 => "migrate=debug,warn",
         _ => "migrate=trace,info",
     };
-    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_writer(std::io::stderr).with_ansi(colour).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(level))
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .init();
 }
 
 /// A panic is a bug of ours, and whoever sees it needs to know what was not done.
@@ -101,7 +121,7 @@ fn tell_of_panics() {
         let text = format!(
             "This is a bug in migrate {version}. No rollback was tried; `migrate status` and `migrate runs list` show the state."
         );
-        let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), (text + "\n").as_bytes());
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
     }));
 }
 
@@ -121,7 +141,8 @@ fn honours(line: &CommandLine, matches: &clap::ArgMatches) -> Result<(), Failure
         _ => return Ok(()),
     };
     let typed = |id: &str| {
-        let here = |matches: &clap::ArgMatches| matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine);
+        let here =
+            |matches: &clap::ArgMatches| matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine);
         here(matches) || matches.subcommand().is_some_and(|(_, below)| here(below))
     };
     for (id, flag) in [("plan", "--plan"), ("target", "--target"), ("json", "--json"), ("quiet", "--quiet")] {

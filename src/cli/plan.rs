@@ -37,7 +37,9 @@ pub async fn run(context: &Context<'_>, args: &PlanArgs) -> Ended {
     } else {
         context.console.print(&text(&prospectus));
         if let Some(path) = &args.out {
-            context.console.print(&format!("Saved as {0}: apply exactly this with `migrate apply {0}`.\n", path.display()));
+            context
+                .console
+                .print(&format!("Saved as {0}: apply exactly this with `migrate apply {0}`.\n", path.display()));
         }
     }
     Ok(if args.detailed_exitcode && prospectus.has_work() { Exit::WorkToDo } else { Exit::Done })

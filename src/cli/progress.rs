@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
@@ -11,14 +11,49 @@ use crate::event::{Event, Report, Stage};
 
 use super::text::{bytes, count, seconds};
 
+/// Where there is no terminal, what moves is worth a line this often.
+const MOVES: Duration = Duration::from_secs(10);
+
 /// One line for each fact, on stderr.
-pub struct Lines;
+#[derive(Default)]
+pub struct Lines {
+    /// When work on a database was first heard of, and when it last got a line.
+    heard: Mutex<BTreeMap<String, (Instant, Instant)>>,
+}
+
+impl Lines {
+    /// A line for what moves, if there was none for a while.
+    fn moved(&self, event: &Event) -> Option<String> {
+        let (name, text) = moving(event)?;
+        let mut heard = self.heard.lock().expect("nobody panics while holding this");
+        let now = Instant::now();
+        let (since, last) = heard.entry(name.to_owned()).or_insert((now, now));
+        if now.duration_since(*last) < MOVES {
+            return None;
+        }
+        *last = now;
+        Some(format!("  {name}: {text}, {} so far", seconds(now.duration_since(*since).as_secs_f64())))
+    }
+}
 
 impl Report for Lines {
     fn event(&self, event: &Event) {
-        if let Some(line) = line(event) {
+        if let Some(name) = ended(event) {
+            self.heard.lock().expect("nobody panics while holding this").remove(name);
+        }
+        if let Some(line) = line(event).or_else(|| self.moved(event)) {
             let _ = writeln!(std::io::stderr().lock(), "{line}");
         }
+    }
+}
+
+/// The database on which something that moved has ended.
+fn ended(event: &Event) -> Option<&str> {
+    match event {
+        Event::SnapshotTaken { database, .. } | Event::Restored { database, .. } | Event::Copied { database, .. } => {
+            Some(database.as_str())
+        }
+        _ => None,
     }
 }
 
@@ -33,7 +68,11 @@ impl Bars {
     /// None yet.
     #[must_use]
     pub fn new(colour: bool) -> Self {
-        let template = if colour { "{spinner:.cyan} {prefix:.bold} {msg}" } else { "{spinner} {prefix} {msg}" };
+        let template = if colour {
+            "{spinner:.cyan} {prefix:.bold} {msg}, {elapsed}"
+        } else {
+            "{spinner} {prefix} {msg}, {elapsed}"
+        };
         let style = ProgressStyle::with_template(template).expect("the template is fixed");
         Self { all: MultiProgress::new(), bars: Mutex::default(), style }
     }
@@ -64,11 +103,8 @@ impl Report for Bars {
         if let Some(line) = line(event) {
             let _ = self.all.println(line);
         }
-        match event {
-            Event::SnapshotTaken { database, .. } | Event::Restored { database, .. } | Event::Copied { database, .. } => {
-                self.clear(database.as_str());
-            }
-            _ => {}
+        if let Some(name) = ended(event) {
+            self.clear(name);
         }
     }
 }
@@ -138,11 +174,15 @@ fn line(event: &Event) -> Option<String> {
             format!("  {database}: restored as {side}, {} rows as in the snapshot, in {}", count(*rows), seconds(*took))
         }
         Event::Swapped { databases, seconds: took } => {
-            let kept: Vec<String> =
-                databases.iter().map(|(name, kept)| format!("\n  {name}: the replaced database is kept as {kept}")).collect();
+            let kept: Vec<String> = databases
+                .iter()
+                .map(|(name, kept)| format!("\n  {name}: the replaced database is kept as {kept}"))
+                .collect();
             format!("  exchanged in one transaction, unreachable for {}{}", seconds(*took), kept.concat())
         }
         Event::Noted(text) => format!("note: {text}"),
-        Event::SnapshotProgressed { .. } | Event::RestoreProgressed { .. } | Event::CopyProgressed { .. } => return None,
+        Event::SnapshotProgressed { .. } | Event::RestoreProgressed { .. } | Event::CopyProgressed { .. } => {
+            return None;
+        }
     })
 }

@@ -69,12 +69,10 @@ async fn stored_plan(
 
 fn still_changed(state: &RunState, error: RollbackError) -> Failure {
     let changed: Vec<DatabaseName> = state.changed().map(|it| it.identity.name.clone()).collect();
-    let aftermath = match (&error, changed.is_empty()) {
-        (RollbackError::UnknownDatabase { .. }, _) => return Failure::untouched(Blame::Usage, error),
-        (_, true) => Aftermath::Untouched,
-        (_, false) => Aftermath::Mixed { run: state.run.clone(), changed },
-    };
-    Failure { blame: Blame::Work, aftermath, error: Box::new(error) }
+    if matches!(error, RollbackError::UnknownDatabase { .. }) {
+        return Failure::untouched(Blame::Usage, error);
+    }
+    Failure { blame: Blame::Work, aftermath: Aftermath::changed(state, changed), error: Box::new(error) }
 }
 
 fn nothing(context: &Context<'_>, state: &RunState) -> Ended {
@@ -87,7 +85,9 @@ fn nothing(context: &Context<'_>, state: &RunState) -> Ended {
 
 fn dry(context: &Context<'_>, state: &RunState, ahead: &[Prospect]) -> Ended {
     if context.console.json {
-        context.console.print_json(&json!({ "run": state.run, "target": state.target, "dry_run": true, "databases": ahead }));
+        context
+            .console
+            .print_json(&json!({ "run": state.run, "target": state.target, "dry_run": true, "databases": ahead }));
     } else {
         context.console.print(&(text(state, ahead) + "Nothing was done.\n"));
     }

@@ -69,7 +69,7 @@ fn line(state: RunState) -> Line {
             Some(Command::Snapshot) => "snapshot",
             None => "unknown",
         },
-        seconds: (state.last_at - state.started_at).as_seconds_f64(),
+        seconds: (state.ended_at.unwrap_or(state.last_at) - state.started_at).as_seconds_f64(),
         run: state.run,
         target: state.target,
         started_at: state.started_at,

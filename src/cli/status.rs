@@ -108,15 +108,19 @@ fn text(status: &Status) -> String {
             text += &format!("  pending  {}/{}{note}\n", item.step, item.name);
         }
         for item in &it.changed {
-            text += &format!("  CHANGED  {}\n", item.detail.as_deref().unwrap_or_default().replace('\n', "\n         "));
+            text +=
+                &format!("  CHANGED  {}\n", item.detail.as_deref().unwrap_or_default().replace('\n', "\n         "));
         }
         if !it.unknown_steps.is_empty() {
             let steps = plural(it.unknown_steps.len(), "step");
-            text += &format!("  note: its ledger knows {steps} that this plan does not: {}\n", it.unknown_steps.join(", "));
+            text +=
+                &format!("  note: its ledger knows {steps} that this plan does not: {}\n", it.unknown_steps.join(", "));
         }
     }
     match &status.unfinished_run {
-        Some(run) => text + &format!("Run {run} is unfinished: `migrate runs show {run}`, then `migrate rollback {run}`.\n"),
+        Some(run) => {
+            text + &format!("Run {run} is unfinished: `migrate runs show {run}`, then `migrate rollback {run}`.\n")
+        }
         None => text + "No run is unfinished.\n",
     }
 }

@@ -12,10 +12,11 @@ pub fn count(count: u64) -> String {
     indicatif::HumanCount(count).to_string()
 }
 
-/// `0.03 s`, `4.2 s`, `12 min 04 s`.
+/// `34 ms`, `0.42 s`, `4.2 s`, `12 min 04 s`.
 #[must_use]
 pub fn seconds(seconds: f64) -> String {
     match seconds {
+        s if s < 0.1 => format!("{:.0} ms", s * 1000.0),
         s if s < 1.0 => format!("{s:.2} s"),
         s if s < 60.0 => format!("{s:.1} s"),
         s if s < 3600.0 => format!("{:.0} min {:02.0} s", (s / 60.0).floor(), s % 60.0),
@@ -50,7 +51,8 @@ mod tests {
 
     #[test]
     fn times_are_readable() {
-        assert_eq!(seconds(0.034), "0.03 s");
+        assert_eq!(seconds(0.034), "34 ms");
+        assert_eq!(seconds(0.34), "0.34 s");
         assert_eq!(seconds(42.35), "42.4 s");
         assert_eq!(seconds(724.0), "12 min 04 s");
         assert_eq!(seconds(7384.0), "2 h 03 min");

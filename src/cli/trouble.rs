@@ -31,9 +31,17 @@ pub fn json(failure: &Failure) -> Value {
         "code": failure.exit() as u8,
         "id": code(error),
         "message": std::iter::once(error.to_string()).chain(causes(error)).collect::<Vec<_>>().join(": "),
+        "place": place(error),
         "help": help(error),
         "aftermath": failure.aftermath.sentence(),
     })
+}
+
+/// The failure beside the results, for commands that have both.
+pub fn add(document: &mut Value, failure: Option<&Failure>) {
+    if let Some(failure) = failure {
+        document["error"] = json(failure);
+    }
 }
 
 fn indented(first: &str, text: &str) -> String {
@@ -68,6 +76,14 @@ fn code(error: &dyn Diagnostic) -> Option<String> {
 
 fn nearest<T>(error: &dyn Diagnostic, get: &dyn Fn(&dyn Diagnostic) -> Option<T>) -> Option<T> {
     get(error).or_else(|| nearest(error.diagnostic_source()?, get))
+}
+
+/// `plans/production.toml:42:16`, where the error is about a place in a file.
+fn place(error: &dyn Diagnostic) -> Option<String> {
+    let error = nearest_source(error)?;
+    let label = error.labels()?.next()?;
+    let line = error.source_code()?.read_span(label.inner(), 0, 0).ok()?;
+    Some(format!("{}:{}:{}", line.name()?, line.line() + 1, line.column() + 1))
 }
 
 /// The lines of the file that the error is about.

@@ -265,7 +265,6 @@ impl Outcome {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -90,8 +90,17 @@ const APPLIED: &str = "'applied', pg_catalog.transaction_timestamp(), pg_catalog
 /// What a row that is replaced takes from the new one: everything but its key.
 fn replaced() -> String {
     let columns = [
-        "kind", "checksum", "run", "state", "started_at", "finished_at", "execution_ms", "applied_by", "tool_version",
-        "up_sql", "down_sql",
+        "kind",
+        "checksum",
+        "run",
+        "state",
+        "started_at",
+        "finished_at",
+        "execution_ms",
+        "applied_by",
+        "tool_version",
+        "up_sql",
+        "down_sql",
     ];
     columns.map(|column| format!("{column} = excluded.{column}")).join(", ")
 }

@@ -36,7 +36,12 @@ pub enum JournalError {
     Store(#[from] StoreError),
     /// An entry is not what this version of the program writes.
     #[error("{key} is not a journal entry")]
-    #[diagnostic(code("journal.entry"), help("It was written by another program, or damaged. Restore the object, or use the version of `migrate` that wrote it."))]
+    #[diagnostic(
+        code("journal.entry"),
+        help(
+            "It was written by another program, or damaged. Restore the object, or use the version of `migrate` that wrote it."
+        )
+    )]
     Entry {
         /// The object.
         key: String,
@@ -46,7 +51,10 @@ pub enum JournalError {
     },
     /// An entry between others is not there.
     #[error("entry {seq} of run {run} is missing")]
-    #[diagnostic(code("journal.gap"), help("Somebody removed it from the store. What the run did cannot be known from the rest."))]
+    #[diagnostic(
+        code("journal.gap"),
+        help("Somebody removed it from the store. What the run did cannot be known from the rest.")
+    )]
     Gap {
         /// The number that is missing.
         seq: u64,

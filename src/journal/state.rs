@@ -21,6 +21,8 @@ pub struct RunState {
     pub target: Option<TargetName>,
     /// When its first entry was written.
     pub started_at: DateTime<Utc>,
+    /// When it ended for the first time: a rollback may come long after.
+    pub ended_at: Option<DateTime<Utc>>,
     /// When its last entry was written.
     pub last_at: DateTime<Utc>,
     /// Who wrote the last entry.
@@ -91,6 +93,7 @@ impl RunState {
             plan: String::new(),
             target: None,
             started_at: first.at,
+            ended_at: None,
             last_at: last.at,
             last_by: last.by.clone(),
             entries: last.seq,
@@ -122,11 +125,18 @@ impl RunState {
                 self.with(database, |it| it.step_ended(applied.len(), *changed));
             }
             Fact::RollbackStart { .. } => (self.outcome, self.message) = (None, None),
-            Fact::RestoreStart { database, side } => self.with(database, |it| it.restore = Restore::Begun(side.clone())),
-            Fact::Restored { database, side, .. } => self.with(database, |it| it.restore = Restore::Ready(side.clone())),
+            Fact::RestoreStart { database, side } => {
+                self.with(database, |it| it.restore = Restore::Begun(side.clone()))
+            }
+            Fact::Restored { database, side, .. } => {
+                self.with(database, |it| it.restore = Restore::Ready(side.clone()))
+            }
             Fact::SwapStart { swaps } => self.swaps(swaps, |it, swap| it.restore = Restore::Swapping(swap)),
             Fact::Swapped { swaps } => self.swaps(swaps, DatabaseState::swapped),
-            Fact::End { outcome, message } => (self.outcome, self.message) = (Some(*outcome), message.clone()),
+            Fact::End { outcome, message } => {
+                self.ended_at.get_or_insert(entry.at);
+                (self.outcome, self.message) = (Some(*outcome), message.clone());
+            }
             Fact::SnapshotStart { .. } | Fact::Checked { .. } => {}
             Fact::Unknown => self.newer = Some(entry.by.version.clone()),
         }
@@ -170,13 +180,7 @@ impl RunState {
 
 impl DatabaseState {
     fn new(identity: &Identity) -> Self {
-        Self {
-            identity: identity.clone(),
-            snapshot: false,
-            changed: Changed::No,
-            applied: 0,
-            restore: Restore::None,
-        }
+        Self { identity: identity.clone(), snapshot: false, changed: Changed::No, applied: 0, restore: Restore::None }
     }
 
     fn step_ended(&mut self, applied: usize, changed: bool) {
@@ -203,7 +207,8 @@ mod tests {
     }
 
     fn begin() -> Fact {
-        let identity = |database| Identity { name: name(database), dbname: database.into(), server: "1".into(), oid: 5 };
+        let identity =
+            |database| Identity { name: name(database), dbname: database.into(), server: "1".into(), oid: 5 };
         Fact::Begin {
             command: Command::Apply,
             plan: "mobius".into(),

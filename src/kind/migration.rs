@@ -17,6 +17,8 @@ use super::Migration;
 
 /// SQL states after which the same transaction may succeed: a lock not had in time, a deadlock, a serialisation failure.
 const WORTH_ANOTHER_TRY: [&str; 3] = ["55P03", "40P01", "40001"];
+/// Makes the role of the connection current again.
+const OURSELVES: &str = "RESET SESSION AUTHORIZATION; RESET ROLE;";
 /// The first wait before another try; each further one is twice as long, up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// No wait between tries is longer.
@@ -61,7 +63,10 @@ pub enum MigrationError {
     },
     /// A statement of ours around the migration failed.
     #[error("the ledger row of `{name}` could not be written")]
-    #[diagnostic(code("migration.ledger"), help("Look at the cause: the role may lack privileges on the schema `migrate`."))]
+    #[diagnostic(
+        code("migration.ledger"),
+        help("Look at the cause: the role may lack privileges on the schema `migrate`.")
+    )]
     Ledger {
         /// The migration.
         name: String,
@@ -123,8 +128,15 @@ pub struct Setting<'a> {
 /// # Errors
 /// The file, line and statement that failed. A transactional migration has then left nothing behind, unless the session
 /// was lost.
-pub async fn apply(session: &mut PgConnection, it: &Migration, setting: &Setting<'_>) -> Result<Duration, MigrationError> {
+pub async fn apply(
+    session: &mut PgConnection,
+    it: &Migration,
+    setting: &Setting<'_>,
+) -> Result<Duration, MigrationError> {
     let begun = Instant::now();
+    // Roles, settings, temporary tables, session locks, prepared statements: nothing that an earlier migration left in the
+    // session is there for this one. It must be a message of its own.
+    ours(session, it, "DISCARD ALL".into()).await?;
     if it.transactional {
         in_transaction(session, it, setting).await?;
     } else {
@@ -133,10 +145,16 @@ pub async fn apply(session: &mut PgConnection, it: &Migration, setting: &Setting
     Ok(begun.elapsed())
 }
 
-/// The migration, its ledger row, BEGIN and COMMIT as one message: one round trip, and one commit. What an earlier
-/// migration left in the session is reset first.
-async fn in_transaction(session: &mut PgConnection, it: &Migration, setting: &Setting<'_>) -> Result<(), MigrationError> {
-    let mut before = "RESET ALL; RESET ROLE; DISCARD TEMP; BEGIN; ".to_owned() + &setting.limits.set_local() + "\n";
+/// The migration, its ledger row, BEGIN and COMMIT as one message: one round trip, and one commit.
+async fn in_transaction(
+    session: &mut PgConnection,
+    it: &Migration,
+    setting: &Setting<'_>,
+) -> Result<(), MigrationError> {
+    let mut before = "BEGIN; ".to_owned()
+        + &setting.limits.set_local()
+        + "
+";
     if !setting.has_ledger {
         before += ledger::CREATE;
     }
@@ -145,8 +163,9 @@ async fn in_transaction(session: &mut PgConnection, it: &Migration, setting: &Se
         before += "\n;\n";
     }
     let also: String = setting.also.iter().map(|statement| format!("{statement};\n")).collect();
-    // A migration that made its own role or constraints mode current must not have the ledger row written with them.
-    let after = format!("\n;\nRESET ROLE; {also}{}; COMMIT;", setting.author.applied(it.into()));
+    // A migration that made another role current must not have the ledger row written by it; and refinery's own row names
+    // its table without a schema.
+    let after = format!("\n;\n{OURSELVES} RESET search_path; {also}{}; COMMIT;", setting.author.applied(it.into()));
     let body = sendable(it);
     let message = Message { before: &before, body: &body, after: &after };
     let mut attempt = 0;
@@ -177,10 +196,9 @@ fn wait_before(attempt: u32) -> Duration {
 /// Each statement on its own, between a ledger row that says what is intended and one that says that it is done.
 async fn one_by_one(session: &mut PgConnection, it: &Migration, setting: &Setting<'_>) -> Result<(), MigrationError> {
     let intent = if setting.has_ledger { String::new() } else { ledger::CREATE.to_owned() };
-    ledger_row(session, it, intent + &setting.author.started(it.into())).await?;
+    ours(session, it, intent + &setting.author.started(it.into())).await?;
     let (lock, statement) = (setting.limits.lock_timeout.as_millis(), setting.limits.statement_timeout.as_millis());
-    let settings = format!("RESET ALL; RESET ROLE; SET lock_timeout = {lock}; SET statement_timeout = {statement}");
-    ledger_row(session, it, settings).await?;
+    ours(session, it, format!("SET lock_timeout = {lock}; SET statement_timeout = {statement}")).await?;
     let body = sendable(it);
     for range in &statements::split(&body).unwrap_or_default() {
         let message = Message { before: "", body: &body[range.start..range.end], after: "" };
@@ -188,10 +206,11 @@ async fn one_by_one(session: &mut PgConnection, it: &Migration, setting: &Settin
             return Err(failed.locate_at(it, &body, range.start));
         }
     }
-    ledger_row(session, it, "RESET ALL; RESET ROLE; ".to_owned() + &setting.author.finished(&it.name)).await
+    ours(session, it, format!("{OURSELVES} RESET ALL; {}", setting.author.finished(&it.name))).await
 }
 
-async fn ledger_row(session: &mut PgConnection, it: &Migration, sql: String) -> Result<(), MigrationError> {
+/// A statement of ours around the migration.
+async fn ours(session: &mut PgConnection, it: &Migration, sql: String) -> Result<(), MigrationError> {
     match sqlx::raw_sql(made(sql)).execute(session).await {
         Ok(_) => Ok(()),
         Err(error) => Err(MigrationError::Ledger { name: it.name.clone(), said: Said::from(&error) }),
@@ -252,7 +271,8 @@ impl Failed {
         let ours = statements::split(message.before).map_or(0, |ranges| ranges.len());
         let body = message.body;
         let theirs = statements::split(body).unwrap_or_default();
-        let by_statement = self.completed.checked_sub(ours).and_then(|index| theirs.get(index)).map(|range| range.start);
+        let by_statement =
+            self.completed.checked_sub(ours).and_then(|index| theirs.get(index)).map(|range| range.start);
         let by_position = self.position().and_then(|at| (at - 1).checked_sub(prefix));
         let by_position = by_position.map(|chars| statements::char_to_byte(body, chars + 1));
         match by_position.filter(|at| *at < body.len()).or(by_statement) {

@@ -45,7 +45,10 @@ struct Recorder {
 impl AsyncTransaction for Recorder {
     type Error = Infallible;
 
-    async fn execute<'a, T: Iterator<Item = &'a str> + Send + 'a>(&'a mut self, queries: T) -> Result<usize, Infallible> {
+    async fn execute<'a, T: Iterator<Item = &'a str> + Send + 'a>(
+        &'a mut self,
+        queries: T,
+    ) -> Result<usize, Infallible> {
         self.sent.push(queries.map(str::to_owned).collect());
         Ok(1)
     }
@@ -87,7 +90,8 @@ fn read(report: &refinery_core::Report, sent: &[Vec<String>], files: &[Migration
     let rows = sent.iter().skip(1).filter_map(|queries| queries.last());
     let index = |it: &refinery_core::Migration| files.iter().position(|file| file.name == it.to_string());
     let pending = report.applied_migrations().iter().zip(rows);
-    let pending = pending.filter_map(|(it, row)| Some(Pending { index: index(it)?, insert_row: row.clone() })).collect();
+    let pending =
+        pending.filter_map(|(it, row)| Some(Pending { index: index(it)?, insert_row: row.clone() })).collect();
     History { create_table, pending }
 }
 
@@ -110,7 +114,9 @@ async fn applied(session: &mut PgConnection) -> Result<Result<Vec<refinery_core:
     Ok(rows.into_iter().map(row).collect())
 }
 
-fn row((version, name, applied_on, checksum): (i64, String, String, String)) -> Result<refinery_core::Migration, Disagrees> {
+fn row(
+    (version, name, applied_on, checksum): (i64, String, String, String),
+) -> Result<refinery_core::Migration, Disagrees> {
     let bad = |what: &str| Disagrees(format!("refinery_schema_history has a row V{version}__{name} whose {what}"));
     let on = OffsetDateTime::parse(&applied_on, &Rfc3339).map_err(|_| bad("applied_on is not a time in RFC 3339"))?;
     let checksum = checksum.parse().map_err(|_| bad("checksum is not a number of 64 bits"))?;

@@ -18,7 +18,10 @@ pub const MAINTENANCE: &str = "postgres";
 pub enum PgError {
     /// No session.
     #[error("cannot connect to {place}")]
-    #[diagnostic(code("postgres.connect"), help("Check that the server runs and that the URL, the role and its password are right."))]
+    #[diagnostic(
+        code("postgres.connect"),
+        help("Check that the server runs and that the URL, the role and its password are right.")
+    )]
     Connect {
         /// The URL without its password.
         place: String,
@@ -110,10 +113,7 @@ pub async fn connect(url: &DatabaseUrl, application: &str) -> Result<PgConnectio
     match tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await {
         Ok(Ok(session)) => Ok(session),
         Ok(Err(error)) => Err(failed(Said::from(&error))),
-        Err(_) => Err(failed(Said {
-            message: format!("no answer for {} s", CONNECT_TIMEOUT.as_secs()),
-            state: None,
-        })),
+        Err(_) => Err(failed(Said { message: format!("no answer for {} s", CONNECT_TIMEOUT.as_secs()), state: None })),
     }
 }
 

@@ -101,7 +101,9 @@ impl Tools {
     /// [`ToolError::NoneFor`], naming what was found.
     pub async fn for_server(&self, server: u32) -> Result<PgTools, ToolError> {
         let found = self.versions().await;
-        let suits = |major: &u32| *major == server || (*major > server && (server >= TRANSACTION_TIMEOUT || *major < TRANSACTION_TIMEOUT));
+        let suits = |major: &u32| {
+            *major == server || (*major > server && (server >= TRANSACTION_TIMEOUT || *major < TRANSACTION_TIMEOUT))
+        };
         let best = found.iter().filter(|(_, major)| suits(major)).min_by_key(|(_, major)| *major);
         let Some((folder, major)) = best else {
             let mut majors: Vec<String> = found.iter().map(|(_, major)| major.to_string()).collect();

@@ -194,8 +194,7 @@ impl Store {
     /// The content of a large object of `size` bytes, in pieces, read ahead by one.
     pub fn read(&self, key: &str, size: u64) -> BoxStream<'static, Result<Bytes, StoreError>> {
         let (inner, path, key) = (Arc::clone(&self.inner), self.path(key), key.to_owned());
-        let ranges: Vec<Range<u64>> =
-            (0..size.div_ceil(READ)).map(|n| n * READ..((n + 1) * READ).min(size)).collect();
+        let ranges: Vec<Range<u64>> = (0..size.div_ceil(READ)).map(|n| n * READ..((n + 1) * READ).min(size)).collect();
         stream::iter(ranges)
             .map(move |range| {
                 let (inner, path, key) = (Arc::clone(&inner), path.clone(), key.clone());

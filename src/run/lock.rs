@@ -37,6 +37,18 @@ pub enum LockError {
         /// Run, host, since when, in words.
         holder: Holder,
     },
+    /// Another name of the plan has it, in this very run.
+    #[error("{database}: another name of the target leads to one and the same database")]
+    #[diagnostic(
+        code("lock.same"),
+        help(
+            "Two URLs of the target lead to one database: correct the one that is wrong; `migrate doctor` names both."
+        )
+    )]
+    Same {
+        /// The database.
+        database: DatabaseName,
+    },
     /// The session that held locks is gone, and with it the locks.
     #[error("the session that held the lock of {database} was lost")]
     #[diagnostic(code("lock.lost"), help("Another run may have begun meanwhile; see `migrate status`."))]
@@ -46,7 +58,10 @@ pub enum LockError {
     },
     /// A session of a killed process is still at work.
     #[error("{database}: a session that an earlier process of run {run} left behind does not end")]
-    #[diagnostic(code("lock.leftover"), help("Find it in pg_stat_activity as `migrate {run}`; the server ends it when it next looks for signals."))]
+    #[diagnostic(
+        code("lock.leftover"),
+        help("Find it in pg_stat_activity as `migrate {run}`; the server ends it when it next looks for signals.")
+    )]
     Stays {
         /// A database of its server.
         database: DatabaseName,
@@ -144,7 +159,9 @@ impl Locks {
                 }
             };
             if let Some(holder) = try_lock(&mut locks.sessions[at].1, database.url.dbname()).await.map_err(failed)? {
-                return Err(LockError::Held { database: database.name.clone(), holder });
+                let database = database.name.clone();
+                let ours = holder.run.as_ref() == Some(run);
+                return Err(if ours { LockError::Same { database } } else { LockError::Held { database, holder } });
             }
         }
         Ok(locks)

@@ -259,25 +259,22 @@ pub async fn carry_back(
         report.database(name).applied = it.applied;
     }
     let result = back.carry(world, journal, request, report).await;
-    result.map_err(|error| {
-        let blame = if matches!(error, RollbackError::Interrupted(_) | RollbackError::Snapshot(SnapshotError::Interrupted(_))) {
-            Blame::Interrupted
-        } else {
-            Blame::Work
-        };
-        Failure { blame, aftermath: aftermath(request.state, report), error: Box::new(error) }
-    })
+    result.map_err(|error| left(request.state, report, error))
 }
 
-/// What is still changed when a rollback gives up.
+/// A rollback that failed: what it did not take back is still changed.
+fn left(state: &RunState, report: &RunReport, error: RollbackError) -> Failure {
+    let blame = match error {
+        RollbackError::Interrupted(_) | RollbackError::Snapshot(SnapshotError::Interrupted(_)) => Blame::Interrupted,
+        _ => Blame::Work,
+    };
+    Failure { blame, aftermath: aftermath(state, report), error: Box::new(error) }
+}
+
 fn aftermath(state: &RunState, report: &RunReport) -> Aftermath {
     let back = |name: &DatabaseName| report.databases.iter().any(|it| it.name == *name && it.rolled_back);
-    let changed: Vec<DatabaseName> =
-        state.changed().map(|it| it.identity.name.clone()).filter(|name| !back(name)).collect();
-    match changed.is_empty() {
-        true => Aftermath::Untouched,
-        false => Aftermath::Mixed { run: state.run.clone(), changed },
-    }
+    let changed = state.changed().map(|it| it.identity.name.clone()).filter(|name| !back(name)).collect();
+    Aftermath::changed(state, changed)
 }
 
 struct Back<'a> {
@@ -301,10 +298,12 @@ impl Back<'_> {
         report: &mut RunReport,
     ) -> Result<Vec<DatabaseName>, RollbackError> {
         let names = self.to_restore(request.only).await?;
+        // Proven before the first entry: a rollback that cannot even begin leaves the run as it was, so that the next release
+        // is not refused for it.
+        let manifests = self.proven(world, &names).await?;
         let why = request.why.to_owned();
         journal.write(Fact::RollbackStart { databases: names.iter().cloned().collect(), why }).await?;
         self.already_swapped(journal, report).await?;
-        let manifests = self.proven(world, &names).await?;
         world.tell(Event::Stage(Stage::Restore));
         let restored = self.restore_all(world, journal, manifests).await?;
         world.tell(Event::Stage(Stage::Swap));
@@ -364,7 +363,7 @@ impl Back<'_> {
 
     async fn maintenance(&self, name: &DatabaseName) -> Result<sqlx::PgConnection, RollbackError> {
         let url = self.database(name)?.url.with_dbname(MAINTENANCE);
-        connect(&url, &format!("migrate {}", self.state.run)).await.map_err(failed(name))
+        connect(&url, "migrate rollback").await.map_err(failed(name))
     }
 
     async fn same_server(&self, it: &Identity) -> Result<(), RollbackError> {
@@ -393,7 +392,7 @@ impl Back<'_> {
             return Ok(true);
         }
         let url = &self.database(name)?.url;
-        let mut session = connect(url, &format!("migrate {}", self.state.run)).await.map_err(failed(name))?;
+        let mut session = connect(url, "migrate rollback").await.map_err(failed(name))?;
         let rows = ledger::read(&mut session).await.map_err(failed(name))?.unwrap_or_default();
         Ok(rows.iter().any(|row| row.run == self.state.run.as_str()))
     }
@@ -499,7 +498,8 @@ impl Back<'_> {
         let properties: Vec<_> = group.iter().map(|it| &it.manifest.properties).collect();
         let swapped = swap::swap(url, &self.state.run, &swaps, &properties).await?;
         note(report, &swaps);
-        let kept = swaps.iter().filter(|swap| swap.replaces()).map(|swap| (swap.database.clone(), swap.kept_as.clone()));
+        let kept =
+            swaps.iter().filter(|swap| swap.replaces()).map(|swap| (swap.database.clone(), swap.kept_as.clone()));
         world.tell(Event::Swapped { databases: kept.collect(), seconds: swapped.seconds });
         for text in swapped.notes {
             world.tell(Event::Noted(text));

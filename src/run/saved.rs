@@ -119,7 +119,11 @@ impl Prospectus {
             databases: places(plan, survey),
             order: steps.iter().map(|step| step.name.clone()).collect(),
             steps,
-            checks: plan.checks.iter().map(|check| CheckLine { name: check.name.clone(), when: word(check.when), kind: "sync" }).collect(),
+            checks: plan
+                .checks
+                .iter()
+                .map(|check| CheckLine { name: check.name.clone(), when: word(check.when), kind: "sync" })
+                .collect(),
         };
         it.digest = it.compute(&plan.text);
         it
@@ -250,7 +254,10 @@ pub enum SavedPlanError {
     },
     /// Files, ledgers or databases are not what they were.
     #[error("the saved plan no longer matches: {what}")]
-    #[diagnostic(code("saved_plan.differs"), help("Make a new one with `migrate plan --out FILE`, look at it, and apply that."))]
+    #[diagnostic(
+        code("saved_plan.differs"),
+        help("Make a new one with `migrate plan --out FILE`, look at it, and apply that.")
+    )]
     Differs {
         /// What differs.
         what: String,
@@ -292,7 +299,8 @@ impl SavedPlan {
     /// # Errors
     /// It cannot be read, or is none.
     pub fn read(path: &Path) -> Result<Self, SavedPlanError> {
-        let text = std::fs::read_to_string(path).map_err(|source| SavedPlanError::Read { path: path.into(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| SavedPlanError::Read { path: path.into(), source })?;
         let kept: Kept =
             serde_json::from_str(&text).map_err(|source| SavedPlanError::Format { path: path.into(), source })?;
         Ok(Self { target: kept.target.clone(), text, kept })
@@ -318,7 +326,10 @@ impl SavedPlan {
         }
         for step in now.steps.iter().filter(|step| step.kind != "copy") {
             let units = |step: &Work| -> Vec<KeptUnit> {
-                step.pending.iter().map(|it| KeptUnit { name: it.name.clone(), checksum: it.checksum.clone() }).collect()
+                step.pending
+                    .iter()
+                    .map(|it| KeptUnit { name: it.name.clone(), checksum: it.checksum.clone() })
+                    .collect()
             };
             let kept = self.kept.steps.iter().find(|it| it.name == step.name).map(|it| it.pending.clone());
             if kept.as_ref() != Some(&units(step)) {

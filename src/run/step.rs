@@ -202,7 +202,10 @@ async fn run_one(
 ) -> Result<(), StepError> {
     let begun = Instant::now();
     let pending = names(step, state);
-    context.journal.write(Fact::StepStart { step: step.name.clone(), database: step.database.clone(), pending }).await?;
+    context
+        .journal
+        .write(Fact::StepStart { step: step.name.clone(), database: step.database.clone(), pending })
+        .await?;
     let mut mine = Vec::new();
     let result = match &step.kind {
         Kind::Sql(files) => {
@@ -347,9 +350,15 @@ async fn apply_copy(context: &Context<'_>, step: &Step, copy: &Copy, mine: &mut 
     let digest = checksum(&text);
     let unit = Unit { name: &copy.to.table, checksum: &digest, up: Some(&text), down: None };
     let ledger = context.author(step).applied_again(unit);
-    let ledger = if context.has_ledger(&step.database) { ledger } else { crate::journal::ledger::CREATE.to_owned() + &ledger };
+    let ledger =
+        if context.has_ledger(&step.database) { ledger } else { crate::journal::ledger::CREATE.to_owned() + &ledger };
     let progress = |bytes, rows| {
-        context.world.tell(Event::CopyProgressed { step: step.name.clone(), database: step.database.clone(), rows, bytes });
+        context.world.tell(Event::CopyProgressed {
+            step: step.name.clone(),
+            database: step.database.clone(),
+            rows,
+            bytes,
+        });
     };
     let limits = context.limits(step).set_local();
     let counts = copy::run(&mut source, &mut target, copy, &ledger, &limits, &progress).await.map_err(failed)?;

@@ -36,7 +36,7 @@ pub struct Found {
     pub has_ledger: bool,
     /// The newest run that its ledger names.
     pub last_run: Option<String>,
-    /// Migrations in its ledger.
+    /// Migrations in its ledger, and those that refinery itself applied.
     pub applied: usize,
     /// Steps that its ledger knows and the plan does not.
     pub strange_steps: Vec<String>,
@@ -144,7 +144,9 @@ impl std::fmt::Display for Drift {
             Self::OutOfOrder { name, path, applied } => {
                 write!(f, "`{name}` ({}) is pending, and sorts before `{applied}`, which is applied", path.display())
             }
-            Self::Interrupted { name, run } => write!(f, "`{name}` was begun in run {run}, and the ledger does not say that it ended"),
+            Self::Interrupted { name, run } => {
+                write!(f, "`{name}` was begun in run {run}, and the ledger does not say that it ended")
+            }
             Self::Refinery(message) => write!(f, "{message}"),
         }
     }
@@ -155,7 +157,9 @@ impl std::fmt::Display for Drift {
 #[error("{}", .drift.join("\n"))]
 #[diagnostic(
     code("drift"),
-    help("Restore each file as it was, or give a new migration a later number: an applied migration must not be edited, removed or overtaken.")
+    help(
+        "Restore each file as it was, or give a new migration a later number: an applied migration must not be edited, removed or overtaken."
+    )
 )]
 pub struct DriftError {
     /// One for each disagreement, with its database.
@@ -203,6 +207,7 @@ async fn look_inside(plan: &Plan, database: &Database) -> Result<Looked, PgError
     let here: Vec<&Step> = plan.steps.iter().filter(|step| step.database == database.name).collect();
     let has_ledger = rows.is_some();
     let rows = rows.unwrap_or_default();
+    let mut applied = rows.iter().filter(|row| row.finished).count();
     for step in &here {
         let own: Vec<&Applied> = rows.iter().filter(|row| row.step == step.name.as_str()).collect();
         let state = match &step.kind {
@@ -210,7 +215,11 @@ async fn look_inside(plan: &Plan, database: &Database) -> Result<Looked, PgError
             Kind::Refinery(files) => {
                 let mut state = drift_of(&files.migrations, &own);
                 match refinery_history::history(&mut session, &files.migrations).await? {
-                    Ok(history) => state.pending = history.pending.iter().map(|it| it.index).collect(),
+                    Ok(history) => {
+                        state.pending = history.pending.iter().map(|it| it.index).collect();
+                        // What an application applied through refinery has no row of ours.
+                        applied += (files.migrations.len() - state.pending.len()).saturating_sub(own.len());
+                    }
                     Err(disagrees) => state.drift.push(Drift::Refinery(disagrees.to_string())),
                 }
                 state
@@ -219,14 +228,17 @@ async fn look_inside(plan: &Plan, database: &Database) -> Result<Looked, PgError
         };
         steps.push((step.name.clone(), state));
     }
-    let strange: BTreeSet<&str> =
-        rows.iter().map(|row| row.step.as_str()).filter(|name| !here.iter().any(|step| step.name.as_str() == *name)).collect();
+    let strange: BTreeSet<&str> = rows
+        .iter()
+        .map(|row| row.step.as_str())
+        .filter(|name| !here.iter().any(|step| step.name.as_str() == *name))
+        .collect();
     let found = Found {
         server,
         oid,
         has_ledger,
         last_run: rows.iter().map(|row| row.run.clone()).max(),
-        applied: rows.iter().filter(|row| row.finished).count(),
+        applied,
         strange_steps: strange.into_iter().map(str::to_owned).collect(),
     };
     Ok((found, steps, session))
@@ -290,7 +302,7 @@ async fn look_at_copy(
         .collect();
     let pending = |pending| StepState { copy: Some(pending), ..StepState::default() };
     if !before.is_empty() {
-        return Ok(pending(CopyPending::Unknown(format!("{} comes first", list(&before)))));
+        return Ok(pending(CopyPending::Unknown(format!("it comes after {}", list(&before)))));
     }
     let mut own = None;
     let source_url = &plan.databases[&copy.from.database].url;
@@ -354,7 +366,6 @@ impl Survey {
         busy.into_iter().filter_map(|name| plan.databases.get(name)).collect()
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -44,8 +44,7 @@ pub struct Taken {
 pub async fn take(world: &World, store: &Store, run: &RunId, database: &Database) -> Result<Taken, SnapshotError> {
     let name = &database.name;
     let begun = Instant::now();
-    let mut session =
-        connect(&database.url, &format!("migrate {run}")).await.map_err(SnapshotError::database(name))?;
+    let mut session = connect(&database.url, &format!("migrate {run}")).await.map_err(SnapshotError::database(name))?;
     let server = Server::of(&mut session).await.map_err(SnapshotError::database(name))?;
     let tools = world.tools.for_server(server.major()).await.map_err(|source| SnapshotError::Program {
         database: name.clone(),
@@ -59,9 +58,10 @@ pub async fn take(world: &World, store: &Store, run: &RunId, database: &Database
     // Both to their end, whatever the other does: an upload that is dropped half way leaves parts behind.
     let (sent, counted) = tokio::join!(
         send(world, store, run, database, &tools, &exported.id),
-        row_counts(&mut session, &contents.tables),
+        // Counting waits for locks that others hold, which a wish to stop must not.
+        world.interrupt.or(row_counts(&mut session, &contents.tables)),
     );
-    let (digests, tables) = (sent?, counted.map_err(SnapshotError::database(name))?);
+    let (digests, tables) = (sent?, counted?.map_err(SnapshotError::database(name))?);
     let manifest = Manifest {
         format: super::manifest::FORMAT,
         run: run.clone(),
@@ -73,7 +73,12 @@ pub async fn take(world: &World, store: &Store, run: &RunId, database: &Database
         extensions: contents.extensions,
         roles: contents.roles,
         tables,
-        archive: Archive { key: "archive.dump.gz".into(), compression: "gzip".into(), format: "custom".into(), digests: digests.into() },
+        archive: Archive {
+            key: "archive.dump.gz".into(),
+            compression: "gzip".into(),
+            format: "custom".into(),
+            digests: digests.into(),
+        },
     };
     prove(world, store, run, &manifest).await?;
     let text = serde_json::to_vec_pretty(&manifest).expect("a manifest has no map with keys that are not text");
@@ -131,7 +136,8 @@ async fn send(
         format!("--snapshot={exported}"),
         format!("--lock-wait-timeout={LOCK_WAIT_MS}"),
     ];
-    let env = database.url.libpq_env();
+    let mut env = database.url.libpq_env();
+    env.push(("PGAPPNAME".into(), format!("migrate {run}")));
     let incomplete = |source| SnapshotError::Program {
         database: name.clone(),
         what: "the snapshot is incomplete".into(),
@@ -151,7 +157,12 @@ async fn send(
 }
 
 /// Moves everything that `pg_dump` gives, until it has exited with 0.
-async fn pump(world: &World, database: &Database, mut dump: Child, upload: &mut Upload) -> Result<Digests, SnapshotError> {
+async fn pump(
+    world: &World,
+    database: &Database,
+    mut dump: Child,
+    upload: &mut Upload,
+) -> Result<Digests, SnapshotError> {
     let name = &database.name;
     let mut stdout = dump.stdout().expect("pg_dump was started with a pipe");
     let broke = |source| SnapshotError::Stream { database: name.clone(), program: "pg_dump", source };
@@ -222,10 +233,9 @@ pub async fn prove(world: &World, store: &Store, run: &RunId, manifest: &Manifes
             world.tell(Event::SnapshotVerified { database: name.clone(), stored_bytes: size });
             Ok(())
         }
-        Ok(found) => Err(damaged(format!(
-            "its SHA-256 is {}, and {} was sent",
-            found.stored_sha256, expected.stored_sha256
-        ))),
+        Ok(found) => {
+            Err(damaged(format!("its SHA-256 is {}, and {} was sent", found.stored_sha256, expected.stored_sha256)))
+        }
         Err(Unreadable::Gzip(error)) => Err(damaged(format!("it cannot be decompressed ({error})"))),
         Err(Unreadable::Store(error)) => Err(SnapshotError::store(name)(error)),
     }

@@ -343,7 +343,11 @@ pub async fn row_counts(session: &mut PgConnection, tables: &[(String, String)])
             .fetch_all(&mut *session)
             .await
             .map_err(query_error("counting rows"))?;
-        counted.extend(rows.into_iter().map(|(schema, name, rows)| TableRows { schema, name, rows: rows.unsigned_abs() }));
+        counted.extend(rows.into_iter().map(|(schema, name, rows)| TableRows {
+            schema,
+            name,
+            rows: rows.unsigned_abs(),
+        }));
     }
     counted.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
     Ok(counted)

@@ -77,7 +77,10 @@ pub enum SnapshotError {
     },
     /// There is no whole snapshot.
     #[error("run {run} has no snapshot of {database}")]
-    #[diagnostic(code("snapshot.none"), help("`migrate snapshot list` shows what there is. A snapshot without a manifest was never finished."))]
+    #[diagnostic(
+        code("snapshot.none"),
+        help("`migrate snapshot list` shows what there is. A snapshot without a manifest was never finished.")
+    )]
     None {
         /// The run.
         run: RunId,
@@ -86,7 +89,10 @@ pub enum SnapshotError {
     },
     /// The manifest cannot be read.
     #[error("{key} is not a manifest that this version of migrate can read")]
-    #[diagnostic(code("snapshot.manifest"), help("Use the version of `migrate` that wrote it, or restore by hand as docs/restore-by-hand.md says."))]
+    #[diagnostic(
+        code("snapshot.manifest"),
+        help("Use the version of `migrate` that wrote it, or restore by hand as docs/restore-by-hand.md says.")
+    )]
     Manifest {
         /// The object.
         key: String,
@@ -96,7 +102,10 @@ pub enum SnapshotError {
     },
     /// What is in the store is not what was sent.
     #[error("{database}: the archive {key} is damaged: {what}")]
-    #[diagnostic(code("snapshot.damaged"), help("Do not restore it. Look for another snapshot with `migrate snapshot list`."))]
+    #[diagnostic(
+        code("snapshot.damaged"),
+        help("Do not restore it. Look for another snapshot with `migrate snapshot list`.")
+    )]
     Damaged {
         /// Which database.
         database: DatabaseName,
@@ -107,7 +116,10 @@ pub enum SnapshotError {
     },
     /// The restored rows are not those of the snapshot.
     #[error("{database}: the restored database differs from the snapshot: {what}")]
-    #[diagnostic(code("snapshot.differs"), help("The live database was not touched. The side database {side} is kept for a look."))]
+    #[diagnostic(
+        code("snapshot.differs"),
+        help("The live database was not touched. The side database {side} is kept for a look.")
+    )]
     Differs {
         /// Which database.
         database: DatabaseName,

@@ -126,10 +126,17 @@ async fn create(session: &mut PgConnection, like: &Properties, side: &str) -> Re
 }
 
 /// store → digest → gunzip → `pg_restore`.
-async fn fill(world: &World, store: &Store, manifest: &Manifest, tools: &PgTools, side: &DatabaseUrl) -> Result<(), SnapshotError> {
+async fn fill(
+    world: &World,
+    store: &Store,
+    manifest: &Manifest,
+    tools: &PgTools,
+    side: &DatabaseUrl,
+) -> Result<(), SnapshotError> {
     let name = &manifest.database;
     let dbname = side.dbname().to_owned();
-    let args = ["--format=custom".into(), "--exit-on-error".into(), "--no-password".into(), format!("--dbname={dbname}")];
+    let args =
+        ["--format=custom".into(), "--exit-on-error".into(), "--no-password".into(), format!("--dbname={dbname}")];
     let failed = |source| SnapshotError::Program {
         database: name.clone(),
         what: format!("the restore into {dbname} is incomplete"),
@@ -155,7 +162,13 @@ async fn fill(world: &World, store: &Store, manifest: &Manifest, tools: &PgTools
 
 type Ended = (std::io::Result<Digests>, Result<(), crate::outside::process::ToolError>);
 
-async fn pump(world: &World, store: &Store, manifest: &Manifest, mut restore: Child, size: u64) -> Result<Ended, SnapshotError> {
+async fn pump(
+    world: &World,
+    store: &Store,
+    manifest: &Manifest,
+    mut restore: Child,
+    size: u64,
+) -> Result<Ended, SnapshotError> {
     let name = &manifest.database;
     let mut archive = store.read(&archive_key(&manifest.run, name), size);
     let mut stdin = restore.stdin().expect("pg_restore was started with a pipe");
@@ -191,7 +204,12 @@ async fn pump(world: &World, store: &Store, manifest: &Manifest, mut restore: Ch
 }
 
 /// Gathers statistics, so that the first queries after the swap are planned as before, and compares row counts.
-async fn compare(manifest: &Manifest, side: &DatabaseUrl, application: &str, dbname: &str) -> Result<u64, SnapshotError> {
+async fn compare(
+    manifest: &Manifest,
+    side: &DatabaseUrl,
+    application: &str,
+    dbname: &str,
+) -> Result<u64, SnapshotError> {
     let name = &manifest.database;
     let mut session = connect(side, application).await.map_err(SnapshotError::database(name))?;
     sqlx::raw_sql("set row_security = off; set client_min_messages = error; analyze")
@@ -212,9 +230,15 @@ async fn compare(manifest: &Manifest, side: &DatabaseUrl, application: &str, dbn
 ///
 /// # Errors
 /// The server refuses.
-pub async fn drop_side(url: &DatabaseUrl, database: &DatabaseName, side: &str, run: &RunId) -> Result<(), SnapshotError> {
-    let mut session =
-        connect(&url.with_dbname(MAINTENANCE), &format!("migrate {run}")).await.map_err(SnapshotError::database(database))?;
+pub async fn drop_side(
+    url: &DatabaseUrl,
+    database: &DatabaseName,
+    side: &str,
+    run: &RunId,
+) -> Result<(), SnapshotError> {
+    let mut session = connect(&url.with_dbname(MAINTENANCE), &format!("migrate {run}"))
+        .await
+        .map_err(SnapshotError::database(database))?;
     let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(side));
     run_sql(&mut session, sql).await.map_err(SnapshotError::database(database))
 }

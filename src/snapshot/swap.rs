@@ -32,7 +32,9 @@ pub enum SwapError {
     #[error("sessions stay on {databases}: {sessions}")]
     #[diagnostic(
         code("swap.in_use"),
-        help("End them as a superuser with `select pg_terminate_backend(PID)`, or stop the program, then run `migrate rollback {run}` again.")
+        help(
+            "End them as a superuser with `select pg_terminate_backend(PID)`, or stop the program, then run `migrate rollback {run}` again."
+        )
     )]
     InUse {
         /// The databases.
@@ -65,7 +67,12 @@ pub struct Swapped {
 ///
 /// # Errors
 /// [`SwapError`]; every database is then where it was.
-pub async fn swap(url: &DatabaseUrl, run: &RunId, swaps: &[Swap], properties: &[&Properties]) -> Result<Swapped, SwapError> {
+pub async fn swap(
+    url: &DatabaseUrl,
+    run: &RunId,
+    swaps: &[Swap],
+    properties: &[&Properties],
+) -> Result<Swapped, SwapError> {
     let maintenance = url.with_dbname(MAINTENANCE);
     let mut session = connect(&maintenance, &format!("migrate {run}")).await?;
     let mut usher = connect(&maintenance, &format!("migrate {run} ending sessions")).await?;
@@ -110,7 +117,9 @@ async fn exchange(
     swaps: &[Swap],
     properties: &[&Properties],
 ) -> Result<Swapped, sqlx::Error> {
-    sqlx::raw_sql("BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '30s'").execute(&mut *session).await?;
+    sqlx::raw_sql("BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '30s'")
+        .execute(&mut *session)
+        .await?;
     let mut notes = Vec::new();
     for (swap, properties) in swaps.iter().zip(properties) {
         carry_over(session, &swap.side, properties, &mut notes).await?;
@@ -119,7 +128,8 @@ async fn exchange(
     let begun = Instant::now();
     let renaming = async {
         for swap in swaps {
-            let rename = |from: &str, to: &str| format!("ALTER DATABASE {} RENAME TO {}", identifier(from), identifier(to));
+            let rename =
+                |from: &str, to: &str| format!("ALTER DATABASE {} RENAME TO {}", identifier(from), identifier(to));
             if swap.replaces() {
                 sqlx::raw_sql(made(rename(&swap.dbname, &swap.kept_as))).execute(&mut *session).await?;
             }
@@ -179,12 +189,22 @@ async fn still_there(usher: &mut PgConnection, run: &RunId, swaps: &[Swap]) -> R
 }
 
 /// Gives `side` what belongs to a database itself. The owner it has from its making. What the role may not set is noted.
-async fn carry_over(session: &mut PgConnection, side: &str, like: &Properties, notes: &mut Vec<String>) -> Result<(), sqlx::Error> {
+async fn carry_over(
+    session: &mut PgConnection,
+    side: &str,
+    like: &Properties,
+    notes: &mut Vec<String>,
+) -> Result<(), sqlx::Error> {
     for statement in statements(side, like) {
         let guarded = format!("SAVEPOINT carry; {statement}; RELEASE SAVEPOINT carry");
         if let Err(error) = sqlx::raw_sql(made(guarded)).execute(&mut *session).await {
             let Some(said) = database_error(&error) else { return Err(error) };
-            notes.push(format!("{}: not carried over, {} (SQLSTATE {}): {statement}", like.dbname, said.message(), said.code()));
+            notes.push(format!(
+                "{}: not carried over, {} (SQLSTATE {}): {statement}",
+                like.dbname,
+                said.message(),
+                said.code()
+            ));
             sqlx::raw_sql("ROLLBACK TO SAVEPOINT carry").execute(&mut *session).await?;
         }
     }

@@ -147,7 +147,8 @@ async fn in_the_middle_of_a_migration() {
     let scene = Scene::new("kill_middle").await;
     scene.world.file("migrations/rag/001_new.sql", "create table new (id int);\nselect pg_sleep(10);\n");
     let victim = scene.world.start(&["apply", "--yes"]);
-    let sleeps = "select count(*) from pg_stat_activity where state = 'active' and wait_event = 'PgSleep' and datname = ";
+    let sleeps =
+        "select count(*) from pg_stat_activity where state = 'active' and wait_event = 'PgSleep' and datname = ";
     let sleeps = format!("{sleeps}'{}'", scene.world.dbname("rag"));
     until("the migration sleeps", || async { scene.world.ask(&sleeps).await == "1" }).await;
     end(victim);
@@ -159,10 +160,12 @@ async fn in_the_middle_of_a_migration() {
 #[tokio::test(flavor = "multi_thread")]
 async fn outside_a_transaction() {
     let scene = Scene::new("kill_no_tx").await;
-    let text = "-- migrate:no-transaction\ncreate table new (id int);\nselect pg_sleep(10);\ncreate table more (id int);\n";
+    let text =
+        "-- migrate:no-transaction\ncreate table new (id int);\nselect pg_sleep(10);\ncreate table more (id int);\n";
     scene.world.file("migrations/rag/001_new.sql", text);
     let victim = scene.world.start(&["apply", "--yes"]);
-    let sleeps = "select count(*) from pg_stat_activity where state = 'active' and wait_event = 'PgSleep' and datname = ";
+    let sleeps =
+        "select count(*) from pg_stat_activity where state = 'active' and wait_event = 'PgSleep' and datname = ";
     let sleeps = format!("{sleeps}'{}'", scene.world.dbname("rag"));
     until("the migration sleeps", || async { scene.world.ask(&sleeps).await == "1" }).await;
     end(victim);

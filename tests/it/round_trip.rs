@@ -29,7 +29,8 @@ async fn round_trip(case: Case<'_>) {
     let world = case.world;
     let before = world.fingerprints().await;
     let first = applied(&case).await;
-    let touched: Vec<&String> = before.keys().filter(|name| !before[*name].diff(&first[*name].fingerprint).is_empty()).collect();
+    let touched: Vec<&String> =
+        before.keys().filter(|name| !before[*name].diff(&first[*name].fingerprint).is_empty()).collect();
     assert!(!touched.is_empty(), "the release changes something");
 
     let back = world.json(0, &["rollback", "--yes"]);
@@ -85,9 +86,14 @@ fn step(name: &str, kind: &str) -> String {
 async fn sql() {
     let world = TestWorld::new("rt_sql", &["rag", "bystander"]).await;
     world.plan(&step("rag", "sql"));
-    world.sql("rag", "create table old (id int primary key, note text); insert into old values (1, 'one'), (2, 'two')").await;
+    world
+        .sql("rag", "create table old (id int primary key, note text); insert into old values (1, 'one'), (2, 'two')")
+        .await;
     world.sql("bystander", "create table own (id int)").await;
-    world.file("migrations/rag/001_new.sql", "create table new (id serial primary key);\ninsert into new default values;\n");
+    world.file(
+        "migrations/rag/001_new.sql",
+        "create table new (id serial primary key);\ninsert into new default values;\n",
+    );
     world.file("migrations/rag/002_old.sql", "alter table old drop column note;\nupdate old set id = id + 10;\n");
     world.file("migrations/rag/003_gone.sql", "drop table old;\ncreate view seen as select id from new;\n");
     let then = [("rag", "select count(*) from seen", "1"), ("rag", "select to_regclass('old')", "NULL")];

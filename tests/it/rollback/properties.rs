@@ -55,7 +55,8 @@ async fn what_belongs_to_the_database_itself_survives() {
         "select string_agg(array_to_string(setconfig, '|'), '/' order by setrole) from pg_db_role_setting where setdatabase = {}",
         world.oid("rag").await
     );
-    let expected = "search_path=\"a, b\", \"C\"\"d\", public|statement_timeout=17min|DateStyle=ISO, DMY|my.own=it's; \"so\"";
+    let expected =
+        "search_path=\"a, b\", \"C\"\"d\", public|statement_timeout=17min|DateStyle=ISO, DMY|my.own=it's; \"so\"";
     assert_eq!(world.ask(&settings).await, format!("{expected}/search_path=\"\"|work_mem=5MB"));
 }
 

@@ -41,7 +41,11 @@ fn stored(world: &TestWorld) -> Vec<String> {
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("a folder").flatten() {
-            if entry.path().is_dir() { folders.push(entry.path()) } else { files.push(entry.path().display().to_string()) }
+            if entry.path().is_dir() {
+                folders.push(entry.path())
+            } else {
+                files.push(entry.path().display().to_string())
+            }
         }
     }
     files.sort();
@@ -58,7 +62,8 @@ async fn some_databases_alone_and_then_the_others() {
     none.expect(64).says("nobody").says("chat, rag");
 
     let back = world.json(0, &["rollback", "--only", "rag", "--yes"]);
-    let rolled: Vec<&Value> = back["databases"].as_array().expect("a list").iter().map(|it| &it["rolled_back"]).collect();
+    let rolled: Vec<&Value> =
+        back["databases"].as_array().expect("a list").iter().map(|it| &it["rolled_back"]).collect();
     assert_eq!(rolled, [false, true], "{back}");
     let now = world.fingerprints().await;
     assert!(now["chat"] == applied["chat"] && now["rag"] == before["rag"]);

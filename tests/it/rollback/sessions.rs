@@ -91,7 +91,10 @@ async fn a_session_in_a_long_query_is_ended() {
     apply(&world);
     let mut busy = world.connect("rag").await;
     let query = tokio::spawn(async move { sqlx::query("select pg_sleep(3600)").execute(&mut busy).await });
-    let sleeps = format!("select count(*) from pg_stat_activity where datname = '{}' and query like '%3600%'", world.dbname("rag"));
+    let sleeps = format!(
+        "select count(*) from pg_stat_activity where datname = '{}' and query like '%3600%'",
+        world.dbname("rag")
+    );
     until("the query runs", || async { world.ask(&sleeps).await == "1" }).await;
     world.run(&["rollback", "--yes"]).expect(0);
     query.await.expect("no panic").expect_err("the session was ended");

@@ -10,7 +10,8 @@ use crate::rollback::{apply, release};
 use crate::world::{Ran, TestWorld, assert_same};
 
 /// Rows that gzip can do nothing about, some four megabytes of them.
-const NOISE: &str = "create table noise as select n, sha512((random() * n)::text::bytea) a, sha512(random()::text::bytea) b
+const NOISE: &str =
+    "create table noise as select n, sha512((random() * n)::text::bytea) a, sha512(random()::text::bytea) b
     from generate_series(1, 30000) n";
 
 async fn with_noise(hint: &str) -> TestWorld {
@@ -50,7 +51,10 @@ async fn a_disk_that_is_full() {
     let before = world.fingerprints().await;
     world.set("MIGRATE_STORE", format!("file://{}/store", disk.path().display()));
     let ran = world.run(&["apply", "--yes"]);
-    ran.expect(1).says("rag: the store could not write").says("No space left on device").says("No database was changed.");
+    ran.expect(1)
+        .says("rag: the store could not write")
+        .says("No space left on device")
+        .says("No database was changed.");
     assert_same(&before, &world.fingerprints().await);
 }
 
@@ -60,7 +64,10 @@ async fn a_file_that_may_not_grow() {
     let before = world.fingerprints().await;
     let whole = world.command(&["apply", "--yes"]);
     let mut limited = Command::new("sh");
-    limited.args(["-c", "trap '' XFSZ; ulimit -f 1000; exec \"$@\"", "sh"]).arg(whole.get_program()).args(whole.get_args());
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f 1000; exec \"$@\"", "sh"])
+        .arg(whole.get_program())
+        .args(whole.get_args());
     limited.current_dir(world.path()).env_clear();
     limited.envs(whole.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let ran: Ran = limited.output().expect("a shell").into();

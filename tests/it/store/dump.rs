@@ -21,7 +21,8 @@ async fn with_dump(hint: &str, script: &str) -> TestWorld {
     );
     world.file("bin/pg_dump", &text);
     fs::set_permissions(world.path().join("bin/pg_dump"), fs::Permissions::from_mode(0o755)).expect("ours");
-    std::os::unix::fs::symlink(cluster().bin_dir().join("pg_restore"), world.path().join("bin/pg_restore")).expect("ours");
+    std::os::unix::fs::symlink(cluster().bin_dir().join("pg_restore"), world.path().join("bin/pg_restore"))
+        .expect("ours");
     let bin = world.path().join("bin").display().to_string();
     world.set("MIGRATE_PG_BIN", bin);
     world.sql("rag", "create table t as select n, md5(n::text) from generate_series(1, 100000) n").await;
