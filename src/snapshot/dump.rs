@@ -23,6 +23,8 @@ use super::{SnapshotError, archive_key, manifest_key};
 
 /// `pg_dump` waits this long for the lock of a table, in milliseconds, before it gives up.
 const LOCK_WAIT_MS: u32 = 60_000;
+/// How an archive in the custom format begins.
+const MAGIC: &[u8] = b"PGDMP";
 /// Progress is told after each so many uncompressed bytes.
 const PROGRESS: u64 = 16 << 20;
 
@@ -166,12 +168,13 @@ async fn pump(
     let broke = |source| SnapshotError::Stream { database: name.clone(), program: "pg_dump", source };
     let Stage { input, mut output, done } = archive::compress();
     let reading = async {
-        let mut so_far = 0u64;
+        let (mut so_far, mut is_archive) = (0u64, false);
         loop {
             let chunk = read_chunk(&mut stdout).await.map_err(broke)?;
+            is_archive |= so_far == 0 && chunk.starts_with(MAGIC);
             if chunk.is_empty() || input.send(chunk.clone()).await.is_err() {
                 drop(input);
-                return Ok::<_, SnapshotError>(());
+                return Ok::<_, SnapshotError>(is_archive);
             }
             let before = so_far;
             so_far += chunk.len() as u64;
@@ -186,7 +189,7 @@ async fn pump(
         }
         Ok(())
     };
-    tokio::try_join!(reading, writing)?;
+    let (is_archive, ()) = tokio::try_join!(reading, writing)?;
     let digests = archive::join(done).await.map_err(broke)?;
     dump.finish().await.map_err(|source| SnapshotError::Program {
         database: name.clone(),
@@ -194,6 +197,9 @@ async fn pump(
         help: "Nothing was applied; run the same command again.".into(),
         source,
     })?;
+    if !is_archive {
+        return Err(SnapshotError::NoArchive { database: name.clone(), bytes: digests.bytes });
+    }
     Ok(digests)
 }
 

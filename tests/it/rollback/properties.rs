@@ -41,6 +41,7 @@ async fn what_belongs_to_the_database_itself_survives() {
                  alter database {name} set search_path to \"a, b\", \"C\"\"d\", public;
                  alter database {name} set statement_timeout to '17min';
                  alter database {name} set \"DateStyle\" to 'ISO, DMY';
+                 grant set on parameter my.own to {OWNER};
                  alter database {name} set my.own to 'it''s; \"so\"';
                  alter role {OWNER} in database {name} set search_path to '';
                  alter role {OWNER} in database {name} set work_mem to '5MB';
