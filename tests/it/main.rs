@@ -1,6 +1,7 @@
 //! One integration binary: it links once, and its tests share one cluster.
 
-#![expect(clippy::disallowed_methods, reason = "the tests are the world outside: their clock and environment are real")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests print what they measured")]
+#![allow(clippy::disallowed_methods, reason = "tests make the world that `World` gathers")]
 
 mod cluster_proof;
 mod commands;
