@@ -45,7 +45,10 @@ pub enum SnapshotError {
     },
     /// `pg_dump` said that all was well, and gave something else.
     #[error("{database}: the snapshot is incomplete: what pg_dump gave is no archive ({bytes} bytes)")]
-    #[diagnostic(code("snapshot.no_archive"), help("Nothing was applied. Look at the pg_dump that is used: `migrate doctor` names its version."))]
+    #[diagnostic(
+        code("snapshot.no_archive"),
+        help("Nothing was applied. Look at the pg_dump that is used: `migrate doctor` names its version.")
+    )]
     NoArchive {
         /// Which database.
         database: DatabaseName,

@@ -15,8 +15,6 @@ use tempfile::TempDir;
 use crate::fingerprint::{Fingerprint, fingerprint};
 use crate::harness;
 
-/// The machine may be busy with other tests.
-
 /// Where a test works. Its environment holds nothing but what it puts there.
 pub(crate) struct TestWorld {
     dir: TempDir,
