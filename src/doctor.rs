@@ -8,7 +8,7 @@ use serde::Serialize;
 use sqlx::{PgConnection, Row};
 
 use crate::failure::{Blame, Failure, list};
-use crate::names::{DatabaseName, RunId};
+use crate::names::DatabaseName;
 use crate::outside::clock;
 use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect, query_error};
 use crate::outside::store::Store;
@@ -122,7 +122,8 @@ async fn store_finding(store: Result<&Store, String>) -> Finding {
         Ok(store) => store,
         Err(error) => return finding("store", None, Some((error, help.into())), ""),
     };
-    let key = format!("doctor/{}.txt", RunId::generate(clock::now()));
+    // One for each day: nothing in the store is ever deleted by us.
+    let key = format!("doctor/{}.txt", clock::now().format("%Y-%m-%d"));
     let tried = async {
         store.put_new(&key, "written by migrate doctor\n").await?;
         store.get(&key).await

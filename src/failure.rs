@@ -57,7 +57,7 @@ impl Aftermath {
             Self::Untouched => "No database was changed.".into(),
             Self::Restored(databases) => format!("Rolled back, as before the run: {}.", list(databases)),
             Self::Mixed { run, changed, snapshots: false } => format!(
-                "NOT rolled back: {}. Run {run} has no snapshot to take them back to: see `migrate runs show {run}`.",
+                "NOT rolled back: {}. Run {run} has no snapshots: the next `migrate apply` goes on from what is there.",
                 list(changed)
             ),
             Self::Mixed { run, changed, .. } => format!(

@@ -18,12 +18,14 @@ pub mod verify;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
+use crate::event::Event;
 use crate::failure::{Blame, Exit, Failure};
 use crate::outside::interrupt::Interrupt;
 use crate::world::World;
@@ -53,7 +55,11 @@ pub async fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let interrupt = Interrupt::default();
     let world = World::gather(console.report(), interrupt.clone());
-    if let Err(error) = interrupt.on_signals() {
+    let report = Arc::clone(&world.report);
+    let heard = move || {
+        report.event(&Event::Noted("stopping at the next safe point, which is the end of what is under way".into()))
+    };
+    if let Err(error) = interrupt.on_signals(heard) {
         tracing::warn!(%error, "signals will end the program at once");
     }
     let ended = match honours(&line, &matches) {
@@ -127,7 +133,7 @@ fn tell_of_panics() {
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[error("`migrate {command}` takes no {flag}")]
-#[diagnostic(code("usage.flag"), help("Leave it away."))]
+#[diagnostic(code("usage.flag"), help("Leave it out."))]
 struct NotHonoured {
     command: &'static str,
     flag: &'static str,

@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
+use crate::event::Event;
 use crate::failure::{Aftermath, Blame, Exit, Failure, OrFail};
-use crate::journal::state::RunState;
+use crate::journal::entry::Outcome;
+use crate::journal::state::{Restore, RunState};
 use crate::names::DatabaseName;
 use crate::outside::clock;
 use crate::outside::store::Store;
 use crate::plan::Plan;
 use crate::run::report::RunReport;
-use crate::run::rollback::{Prospect, Request, RollbackError, no_later_run, prospects, rollback};
+use crate::run::rollback::{Prospect, Request, RollbackError, give_up, no_later_run, prospects, rollback};
 
 use super::Ended;
 use super::args::RollbackArgs;
@@ -35,7 +37,16 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
     }
     let plan = stored_plan(context, &store, &state, only.as_ref(), plan).await?;
     let request = Request { state: &state, only: only.as_ref(), why: "request", message: None };
-    let ahead = prospects(&store, &plan.databases, &request).await.map_err(|error| still_changed(&state, error))?;
+    let ahead = match prospects(&store, &plan.databases, &request).await {
+        Ok(ahead) => ahead,
+        Err(error) => {
+            if matches!(error, RollbackError::NoSnapshot { .. }) && state.outcome.is_none() && !args.dry_run {
+                context.console.confirm(args.yes, "It can only be closed.", &[state.run.to_string()])?;
+                give_up(context.world, &store, &plan.databases, &state).await?;
+            }
+            return Err(still_changed(&state, error));
+        }
+    };
     if args.dry_run {
         return dry(context, &state, &ahead);
     }
@@ -79,7 +90,17 @@ fn nothing(context: &Context<'_>, state: &RunState) -> Ended {
     let target = state.target.as_ref().expect("a run without a target is of a newer version, which was refused");
     let mut report = RunReport::new(target);
     report.run = Some(state.run.clone());
-    report.outcome = Some(crate::journal::entry::Outcome::NothingToDo);
+    for (name, it) in &state.databases {
+        if let Restore::Swapped(swap) = &it.restore {
+            let line = report.database(name);
+            (line.rolled_back, line.via, line.kept_as) = (true, Some("snapshot"), Some(swap.kept_as.clone()));
+        }
+    }
+    if state.outcome == Some(Outcome::RolledBack) {
+        let when = clock::readable(state.last_at);
+        context.world.tell(Event::Noted(format!("run {} was rolled back already, at {when}", state.run)));
+    }
+    report.outcome = Some(Outcome::NothingToDo);
     super::apply::told(context.console, &report, None)
 }
 

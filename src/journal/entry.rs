@@ -1,5 +1,5 @@
 //! One entry of a journal: versioned JSON. What a newer version wrote is kept as unknown, never mistaken for something
-//! else. Pure.
+//! else.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -124,8 +124,8 @@ pub enum Fact {
         database: DatabaseName,
         /// The migrations that were applied before.
         applied: Vec<String>,
-        /// False if the database is known to be as it was before the step.
-        changed: bool,
+        /// Whether what failed may have left something behind.
+        left_something: bool,
         /// What went wrong.
         message: String,
     },

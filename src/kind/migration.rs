@@ -175,8 +175,10 @@ async fn in_transaction(
         if failed.is_lost() {
             return Err(MigrationError::Lost { name: it.name.clone(), said: failed.said() });
         }
-        // The session is in a failed transaction. If ending it fails, the next statement says why.
-        let _ = sqlx::raw_sql("ROLLBACK").execute(&mut *session).await;
+        // A message that does not parse begins nothing. If ending the failed transaction fails, the next statement says why.
+        if failed.completed > 0 {
+            let _ = sqlx::raw_sql("ROLLBACK").execute(&mut *session).await;
+        }
         if attempt > setting.limits.lock_retries || !failed.worth_another_try() {
             return Err(failed.locate(it, &message));
         }
@@ -306,7 +308,7 @@ impl Failed {
                  lock_retries for `{}`.",
                 it.name
             ),
-            _ => "Correct the file, then run `migrate apply` again.".into(),
+            _ => "Correct the file before the next `migrate apply`.".into(),
         };
         let shown = shown(&it.path);
         let length = body[at..].chars().take_while(|c| !c.is_whitespace()).map(char::len_utf8).sum::<usize>().max(1);

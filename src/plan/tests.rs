@@ -25,8 +25,11 @@ fn env() -> BTreeMap<String, String> {
 fn load(text: &str, target: Option<&str>) -> Result<Plan, PlanError> {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir_all(folder.path().join("plans")).expect("a folder");
-    std::fs::create_dir_all(folder.path().join("migrations/a")).expect("a folder");
-    std::fs::create_dir_all(folder.path().join("migrations/b")).expect("a folder");
+    for file in ["migrations/a/001_first.sql", "migrations/b/V1__first.sql"] {
+        let file = folder.path().join(file);
+        std::fs::create_dir_all(file.parent().expect("a file in a folder")).expect("a folder");
+        std::fs::write(file, "select 1;\n").expect("written");
+    }
     let path = folder.path().join("plans/demo.toml");
     std::fs::write(&path, text).expect("written");
     Plan::load(&path, target, &env())

@@ -172,7 +172,7 @@ impl Release<'_> {
         if let Some(error) = ended.failed {
             return Err(self.settle(Box::new(error), ended.changed, report).await);
         }
-        if self.world.interrupt.requested() {
+        if ended.cut_short {
             return Err(self.interrupted(ended.changed, report).await);
         }
         self.world.tell(Event::Stage(Stage::Checks));

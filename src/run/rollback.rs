@@ -36,7 +36,12 @@ const AT_ONCE: usize = 4;
 pub enum RollbackError {
     /// It has no way back.
     #[error("run {run} changed {database} and has no snapshot of it")]
-    #[diagnostic(code("rollback.no_snapshot"), help("It was applied with --no-snapshot: {reason}"))]
+    #[diagnostic(
+        code("rollback.no_snapshot"),
+        help(
+            "It was applied with --no-snapshot ({reason}). Mend the database by hand, or restore another backup of it."
+        )
+    )]
     NoSnapshot {
         /// The run.
         run: RunId,
@@ -185,6 +190,23 @@ pub async fn rollback(
     });
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Closes a run that died and has no snapshots: nothing is taken back, and the next release may begin.
+///
+/// # Errors
+/// Somebody works on it, or the store failed.
+pub async fn give_up(
+    world: &World,
+    store: &Store,
+    databases: &BTreeMap<DatabaseName, Database>,
+    state: &RunState,
+) -> Result<(), Failure> {
+    let involved: Vec<&Database> = state.databases.keys().filter_map(|name| databases.get(name)).collect();
+    let mut locks = Locks::take(world, &state.run, &involved).await.map_err(refused)?;
+    locks.end_leftovers(&state.run).await.or_fail()?;
+    let message = Some("it has no snapshots to go back to".to_owned());
+    Journal::go_on(world, store, state).write(Fact::End { outcome: Outcome::Halted, message }).await.or_fail()
 }
 
 /// What a rollback would do, without doing it.
@@ -425,6 +447,8 @@ impl Back<'_> {
         let proofs = names.iter().map(|name| async move {
             let manifest = self.manifest(name).await?;
             dump::prove(world, self.store, &self.state.run, &manifest).await?;
+            let stored_bytes = manifest.archive.digests.stored_bytes;
+            world.tell(Event::SnapshotVerified { database: name.clone(), stored_bytes });
             Ok(manifest)
         });
         let proven: Vec<Result<Manifest, SnapshotError>> = stream::iter(proofs).buffered(AT_ONCE).collect().await;

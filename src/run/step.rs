@@ -86,6 +86,8 @@ pub struct Ended {
     pub changed: BTreeSet<DatabaseName>,
     /// The first failure.
     pub failed: Option<StepError>,
+    /// Whether a wish to stop left something undone.
+    pub cut_short: bool,
 }
 
 /// What steps share.
@@ -168,6 +170,7 @@ pub async fn run_all(context: Context<'_>, survey: &Survey) -> Ended {
         }
     }
     drop(running);
+    context.ended().cut_short |= !waiting.is_empty();
     context.ended.into_inner().expect("nobody panicked while holding this")
 }
 
@@ -223,7 +226,7 @@ async fn run_one(
         context.ended().changed.insert(step.database.clone());
     }
     let message = error.to_string();
-    let fact = Fact::StepFailed { step: step_name, database, applied: mine, changed, message };
+    let fact = Fact::StepFailed { step: step_name, database, applied: mine, left_something: changed, message };
     // What went wrong with the database matters more than what then goes wrong with the journal.
     let _ = context.journal.write(fact).await;
     Err(error)
@@ -260,6 +263,7 @@ async fn apply_files(
     let mut session = session(step, context).await?;
     for file in files {
         if stop.requested() {
+            context.ended().cut_short = true;
             break;
         }
         apply_file(context, step, &mut session, file, &[], &[]).await?;
@@ -324,6 +328,7 @@ async fn apply_refinery(
     let history = history.map_err(|source| (StepError::Refinery { database: database(), source }, false))?;
     for pending in &history.pending {
         if stop.requested() {
+            context.ended().cut_short = true;
             break;
         }
         let file = &files[pending.index];

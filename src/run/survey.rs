@@ -166,6 +166,17 @@ pub struct DriftError {
     drift: Vec<String>,
 }
 
+/// A database could not be looked at.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("{database}: {source}")]
+#[diagnostic(code("survey.unreachable"))]
+pub struct Unreachable {
+    database: DatabaseName,
+    #[source]
+    #[diagnostic_source]
+    source: PgError,
+}
+
 /// Looks at the databases of a plan (all, or only those named), side by side.
 pub async fn survey(plan: &Plan, only: Option<&BTreeSet<DatabaseName>>) -> Survey {
     let wanted = |name: &DatabaseName| only.is_none_or(|only| only.contains(name));
@@ -311,7 +322,13 @@ async fn look_at_copy(
     };
     let source = match sessions.get_mut(&copy.from.database) {
         Some(session) => session,
-        None => own.insert(connect(source_url, "migrate survey").await?),
+        None => match connect(source_url, "migrate survey").await {
+            Ok(session) => own.insert(session),
+            Err(error) => {
+                sessions.insert(step.database.clone(), target);
+                return Ok(pending(CopyPending::Unknown(format!("{}: {error}", copy.from.database))));
+            }
+        },
     };
     let compared = copy::compare(source, &mut target, copy).await;
     sessions.insert(step.database.clone(), target);
@@ -326,10 +343,13 @@ impl Survey {
     ///
     /// # Errors
     /// How it did not.
-    pub fn all_reachable(self) -> Result<Self, PgError> {
+    pub fn all_reachable(self) -> Result<Self, Unreachable> {
         let mut databases = BTreeMap::new();
-        for (name, found) in self.databases {
-            databases.insert(name, Ok(found?));
+        for (database, found) in self.databases {
+            match found {
+                Ok(found) => drop(databases.insert(database, Ok(found))),
+                Err(source) => return Err(Unreachable { database, source }),
+            }
         }
         Ok(Self { databases, steps: self.steps })
     }

@@ -47,7 +47,9 @@ async fn a_damaged_archive_is_found_and_never_restored() {
     let live = world.fingerprints().await;
     let archive = world.object("a/archive.dump.gz");
     let whole = fs::read(&archive).expect("there");
-    let damages: [Damage; 4] = [
+    let damages: [Damage; 5] = [
+        // A byte of gzip's header that says which system wrote it: it decompresses, and is not what was sent.
+        |whole| Some([&whole[..9], &[whole[9] ^ 1], &whole[10..]].concat()),
         |whole| {
             Some(
                 whole
