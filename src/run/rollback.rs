@@ -526,7 +526,8 @@ impl Back<'_> {
             swaps.iter().filter(|swap| swap.replaces()).map(|swap| (swap.database.clone(), swap.kept_as.clone()));
         world.tell(Event::Swapped { databases: kept.collect(), seconds: swapped.seconds });
         for text in swapped.notes {
-            world.tell(Event::Noted(text));
+            world.tell(Event::Noted(text.clone()));
+            report.notes.push(text);
         }
         Ok(journal.write(Fact::Swapped { swaps }).await?)
     }
