@@ -101,7 +101,9 @@ async fn nothing_to_do(world: &World, plan: &Plan, report: &mut RunReport) -> Op
 }
 
 async fn gates(world: &World, plan: &Plan, report: &mut RunReport) -> Result<(), Failure> {
-    world.tell(Event::Stage(Stage::Gates));
+    if plan.checks.iter().any(|check| check.when == When::Before) {
+        world.tell(Event::Stage(Stage::Gates));
+    }
     report.checks = checks(world, plan, When::Before).await;
     match ChecksFailed::of(&report.checks) {
         Some(failed) => Err(Failure::untouched(Blame::Work, failed)),
