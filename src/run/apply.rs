@@ -6,7 +6,6 @@ use std::time::Instant;
 use futures::stream::{self, StreamExt};
 use miette::Diagnostic;
 
-use crate::doctor;
 use crate::event::{Event, Stage};
 use crate::failure::{Aftermath, Blame, Failure, OrFail};
 use crate::journal::entry::{Command, Fact, Identity, Outcome};
@@ -20,6 +19,7 @@ use crate::plan::{Database, OnFailure, Plan, When};
 use crate::verify::{self, CheckResult, ChecksFailed};
 use crate::world::World;
 
+use super::doctor;
 use super::lock::{LockError, Locks};
 use super::report::RunReport;
 use super::rollback::{self, Request};

@@ -13,9 +13,10 @@ use crate::outside::clock;
 use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect, query_error};
 use crate::outside::store::Store;
 use crate::plan::{Database, Plan};
-use crate::run::lock::who_holds;
-use crate::run::survey::Survey;
 use crate::world::World;
+
+use super::lock::who_holds;
+use super::survey::Survey;
 
 /// Sessions that a run needs for one database at its widest: the lock, the snapshot and `pg_dump`, or a step and its copy.
 const SESSIONS_EACH: i64 = 3;
