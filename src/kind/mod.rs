@@ -1,7 +1,11 @@
 //! The kinds of step: files in, effect on a database out.
 
+pub mod alembic;
+pub mod command;
 pub mod copy;
 pub mod migration;
+pub mod program;
+pub mod python;
 pub mod read_error;
 pub mod refinery;
 pub mod refinery_history;
@@ -22,6 +26,12 @@ pub enum Kind {
     Refinery(Files),
     /// One table from one database to another.
     Copy(Copy),
+    /// Revisions that Alembic applies.
+    Alembic(alembic::Alembic),
+    /// Python modules, each run once.
+    Python(python::Python),
+    /// A program.
+    Command(command::Command),
 }
 
 impl Kind {
@@ -32,6 +42,20 @@ impl Kind {
             Self::Sql(_) => "sql",
             Self::Refinery(_) => "refinery",
             Self::Copy(_) => "copy",
+            Self::Alembic(_) => "alembic",
+            Self::Python(_) => "python",
+            Self::Command(_) => "command",
+        }
+    }
+
+    /// What was read when the plan was loaded, in order. Alembic's revisions are asked for later.
+    #[must_use]
+    pub fn migrations(&self) -> &[Migration] {
+        match self {
+            Self::Sql(it) | Self::Refinery(it) => &it.migrations,
+            Self::Python(it) => &it.migrations,
+            Self::Command(it) => &it.migrations,
+            Self::Copy(_) | Self::Alembic(_) => &[],
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod file;
 mod literal;
 mod order;
 mod problem;
+mod programs;
 mod section;
 mod tables;
 
@@ -187,7 +188,12 @@ impl Plan {
         let root = project_root(path);
         let mut steps = Vec::with_capacity(file.steps.len());
         for table in &file.steps {
-            steps.push(Step { kind: file.read_work(&root, table)?, ..step(table) });
+            let url = &databases[table.database.get_ref()].url;
+            let kind = match file.read_program(&root, table, url, env)? {
+                Some(program) => program,
+                None => file.read_work(&root, table)?,
+            };
+            steps.push(Step { kind, ..step(table) });
         }
         Ok(Self::of(file, path, target, databases, store, steps))
     }
@@ -266,7 +272,7 @@ impl PlanFile {
         let (dir, read): (_, ReadFolder) = match &table.work {
             Work::Sql { dir } => (dir, kind::sql::read),
             Work::Refinery { dir } => (dir, kind::refinery::read),
-            Work::Copy { .. } => return Ok(kind(table, Vec::new())),
+            _ => return Ok(kind(table, Vec::new())),
         };
         let folder = root.join(dir.get_ref());
         if !folder.is_dir() {
@@ -293,6 +299,8 @@ fn kind(table: &StepTable, migrations: Vec<Migration>) -> Kind {
     match &table.work {
         Work::Sql { dir } => Kind::Sql(Files { dir: dir.get_ref().into(), migrations }),
         Work::Refinery { dir } => Kind::Refinery(Files { dir: dir.get_ref().into(), migrations }),
+        // Without its surroundings, which only a target gives it.
+        Work::Alembic { .. } | Work::Python { .. } | Work::Command { .. } => Kind::Command(kind::command::Command::default()),
         Work::Copy { from, to, key, omit } => Kind::Copy(Copy {
             from: table_ref(from),
             to: TableRef { database: table.database.get_ref().clone(), table: to.get_ref().clone() },

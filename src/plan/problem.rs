@@ -271,6 +271,17 @@ pub(super) enum Problem {
     )]
     OmittedKey { step: String, column: String },
 
+    #[error("{by} needs either `modules` or `order_file`")]
+    #[diagnostic(code("plan.one_of"), help("Leave `{key}` away, or write it: the modules stand in one place."))]
+    OneOf { by: String, key: &'static str },
+
+    #[error("`argv` of {step} holds `${{password}}`")]
+    #[diagnostic(
+        code("plan.password_in_argv"),
+        help("Every user of the machine can read arguments. Pass it in `env`; PGPASSWORD is set already.")
+    )]
+    PasswordInArguments { step: String },
+
     #[error("the folder `{dir}` of step `{step}` does not exist")]
     #[diagnostic(code("plan.no_folder"), help("Create it, or correct `dir`; it is relative to `{}`.", root.display()))]
     NoFolder { step: String, dir: String, root: PathBuf },
