@@ -61,7 +61,7 @@ struct NotReady {
 /// # Errors
 /// Everything that is missing, each with its remedy.
 pub async fn preflight(world: &World, plan: &Plan, survey: &Survey) -> Result<(), Failure> {
-    let busy = survey.databases_with_work(plan);
+    let busy = survey.databases_at_risk(plan);
     let looked = join_all(busy.iter().map(|database| database_findings(world, database))).await;
     let mut findings: Vec<Finding> = looked.into_iter().flatten().collect();
     findings.extend(different_databases(survey));
@@ -109,10 +109,10 @@ fn finding(
     }
 }
 
-fn unreachable(database: &Database, error: &PgError) -> Finding {
+fn unreachable(database: &Database, error: &(impl std::error::Error + miette::Diagnostic)) -> Finding {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    let help = "Check that the server runs and that the URL, the role and its password are right.";
-    finding("connection", Some(database), Some((format!("{error}{cause}"), help.into())), "")
+    let help = error.help().map_or_else(|| "Look at the cause.".to_owned(), |help| help.to_string());
+    finding("connection", Some(database), Some((format!("{error}{cause}"), help)), "")
 }
 
 /// Writes an object and reads it back.

@@ -206,7 +206,8 @@ impl Alembic {
 
     fn migration(&self, it: &Listed) -> Result<Migration, AlembicError> {
         let path = self.surroundings.dir.join(&it.path);
-        let text = std::fs::read_to_string(&path).map_err(|source| AlembicError::File { path: path.clone(), source })?;
+        let text =
+            std::fs::read_to_string(&path).map_err(|source| AlembicError::File { path: path.clone(), source })?;
         let shown = path.strip_prefix(&self.surroundings.dir).map_or(path.clone(), |rest| self.shown.join(rest));
         Ok(Migration {
             name: it.revision.clone(),
@@ -255,7 +256,6 @@ pub async fn current(session: &mut PgConnection) -> Result<Vec<String>, PgError>
         .await
         .map_err(query_error("reading alembic_version"))
 }
-
 
 #[cfg(test)]
 mod tests {

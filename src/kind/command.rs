@@ -48,7 +48,8 @@ pub fn read(name: &str, argv: &[String], root: &Path, inputs: &[String]) -> Resu
     }
     for input in inputs {
         for file in files(&root.join(input), Path::new(input))? {
-            let text = std::fs::read(root.join(&file)).map_err(|source| ReadError::File { file: file.clone(), source })?;
+            let text =
+                std::fs::read(root.join(&file)).map_err(|source| ReadError::File { file: file.clone(), source })?;
             digest.update(file.to_string_lossy().as_bytes());
             digest.update((text.len() as u64).to_be_bytes());
             digest.update(&text);

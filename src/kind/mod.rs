@@ -48,6 +48,23 @@ impl Kind {
         }
     }
 
+    /// How the files of its migrations end.
+    #[must_use]
+    pub fn file_ending(&self) -> &'static str {
+        match self {
+            Self::Sql(_) | Self::Refinery(_) | Self::Copy(_) => "sql",
+            Self::Alembic(_) | Self::Python(_) => "py",
+            Self::Command(_) => "txt",
+        }
+    }
+
+    /// Whether nothing else may run meanwhile: a program may change a database that it was not meant for, and that it did not
+    /// can be seen only where nobody else does.
+    #[must_use]
+    pub fn runs_alone(&self) -> bool {
+        matches!(self, Self::Alembic(_) | Self::Python(_) | Self::Command(_))
+    }
+
     /// What was read when the plan was loaded, in order. Alembic's revisions are asked for later.
     #[must_use]
     pub fn migrations(&self) -> &[Migration] {

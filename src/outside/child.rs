@@ -41,7 +41,10 @@ pub struct Program {
 pub enum ChildError {
     /// It could not be started.
     #[error("`{program}` could not be started in {}", dir.display())]
-    #[diagnostic(code("child.start"), help("Check that the program exists and may be run, and that the folder is right."))]
+    #[diagnostic(
+        code("child.start"),
+        help("Check that the program exists and may be run, and that the folder is right.")
+    )]
     Start {
         /// As named.
         program: String,
@@ -246,7 +249,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_environment_is_what_was_given() {
-        let (output, _) = run(&shell("env | cut -d= -f1 | grep -v -e PWD -e SHLVL -e _ | sort | tr '\\n' ' '"), &Interrupt::default()).await;
+        let (output, _) = run(
+            &shell("env | cut -d= -f1 | grep -v -e PWD -e SHLVL -e _ | sort | tr '\\n' ' '"),
+            &Interrupt::default(),
+        )
+        .await;
         assert_eq!(output.0, "PATH PW ");
     }
 

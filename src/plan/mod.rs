@@ -24,6 +24,7 @@ use self::file::PlanFile;
 use self::problem::Problem;
 pub use self::problem::{Invalid, PlanError};
 use self::tables::{CheckTable, StepTable, TableTable, Time, Work};
+use crate::kind::migration::Limits;
 use crate::kind::{self, Copy, Files, Kind, Migration, TableRef};
 use crate::names::{DatabaseName, StepName, TargetName};
 use crate::outside::url::DatabaseUrl;
@@ -173,6 +174,16 @@ pub enum When {
 }
 
 impl Plan {
+    /// How long the statements of a step may wait and run: as it says itself, else as the run does.
+    #[must_use]
+    pub fn limits(&self, step: &Step) -> Limits {
+        Limits {
+            lock_timeout: step.lock_timeout.unwrap_or(self.run.lock_timeout),
+            lock_retries: self.run.lock_retries,
+            statement_timeout: step.statement_timeout.unwrap_or(self.run.statement_timeout),
+        }
+    }
+
     /// Reads the plan file at `path` for `target`, or for the plan's default target, and all migration folders that it names.
     /// `env` is where `${NAME}` is looked up.
     ///
@@ -300,7 +311,9 @@ fn kind(table: &StepTable, migrations: Vec<Migration>) -> Kind {
         Work::Sql { dir } => Kind::Sql(Files { dir: dir.get_ref().into(), migrations }),
         Work::Refinery { dir } => Kind::Refinery(Files { dir: dir.get_ref().into(), migrations }),
         // Without its surroundings, which only a target gives it.
-        Work::Alembic { .. } | Work::Python { .. } | Work::Command { .. } => Kind::Command(kind::command::Command::default()),
+        Work::Alembic { .. } | Work::Python { .. } | Work::Command { .. } => {
+            Kind::Command(kind::command::Command::default())
+        }
         Work::Copy { from, to, key, omit } => Kind::Copy(Copy {
             from: table_ref(from),
             to: TableRef { database: table.database.get_ref().clone(), table: to.get_ref().clone() },

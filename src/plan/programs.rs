@@ -142,7 +142,8 @@ impl Scope<'_> {
             unreachable!("called for command steps alone")
         };
         if argv.get_ref().is_empty() {
-            let (by, help) = (self.step.clone(), "Write the program and its arguments, as in `argv = [\"dbt\", \"build\"]`.");
+            let (by, help) =
+                (self.step.clone(), "Write the program and its arguments, as in `argv = [\"dbt\", \"build\"]`.");
             return Err(PlanError::new(&self.file.source, argv.span(), Problem::Empty { by, key: "argv", help }));
         }
         let typed: Vec<String> = argv.get_ref().iter().map(|it| it.get_ref().clone()).collect();

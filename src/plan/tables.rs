@@ -9,9 +9,9 @@ use serde::de::IgnoredAny;
 use toml::Spanned;
 
 use super::section::with_help;
+use super::{OnFailure, Retention, When};
 use crate::kind::alembic::AlembicMode;
 use crate::kind::command::RunWhen;
-use super::{OnFailure, Retention, When};
 use crate::names::{DatabaseName, StepName, TargetName};
 
 /// The keys at the top; those of [`IgnoredAny`] are read on their own, under names that messages can use.
@@ -102,10 +102,24 @@ pub(super) struct StepTable {
 
 #[derive(Debug)]
 pub(super) enum Work {
-    Sql { dir: Spanned<String> },
-    Refinery { dir: Spanned<String> },
-    Copy { from: TableTable, to: Spanned<String>, key: Spanned<Vec<String>>, omit: Vec<Spanned<String>> },
-    Alembic { setting: SettingKeys, interpreter: Option<Spanned<String>>, config: Option<Spanned<String>>, mode: AlembicMode },
+    Sql {
+        dir: Spanned<String>,
+    },
+    Refinery {
+        dir: Spanned<String>,
+    },
+    Copy {
+        from: TableTable,
+        to: Spanned<String>,
+        key: Spanned<Vec<String>>,
+        omit: Vec<Spanned<String>>,
+    },
+    Alembic {
+        setting: SettingKeys,
+        interpreter: Option<Spanned<String>>,
+        config: Option<Spanned<String>>,
+        mode: AlembicMode,
+    },
     Python {
         setting: SettingKeys,
         interpreter: Option<Spanned<String>>,

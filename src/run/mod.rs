@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod leftover;
 pub mod lock;
+pub mod program_step;
 pub mod report;
 pub mod rollback;
 pub mod saved;
