@@ -8,7 +8,7 @@ use serde::Serialize;
 use sqlx::{PgConnection, Row};
 
 use crate::failure::{Blame, Failure, list};
-use crate::names::{DatabaseName, RunId};
+use crate::names::DatabaseName;
 use crate::outside::clock;
 use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect, query_error};
 use crate::outside::store::Store;
@@ -122,7 +122,8 @@ async fn store_finding(store: Result<&Store, String>) -> Finding {
         Ok(store) => store,
         Err(error) => return finding("store", None, Some((error, help.into())), ""),
     };
-    let key = format!("doctor/{}.txt", RunId::generate(clock::now()));
+    // One for each day: nothing in the store is ever deleted by us.
+    let key = format!("doctor/{}.txt", clock::now().format("%Y-%m-%d"));
     let tried = async {
         store.put_new(&key, "written by migrate doctor\n").await?;
         store.get(&key).await
@@ -189,7 +190,9 @@ async fn tools(world: &World, database: &Database, server: &Server) -> Finding {
     finding("client programs", Some(database), fault, fine.unwrap_or_default())
 }
 
-/// What a restore into a side database and a swap need. Without them there is no way back, and so no way forward.
+/// What a restore into a side database and a swap need. Without them there is no way back, and so no way forward. What an
+/// extension or another object brings along is made again with it: the constructors of a range type, for one, belong to
+/// the bootstrap superuser on every server.
 async fn privileges(session: &mut PgConnection, database: &Database) -> Result<Vec<Finding>, PgError> {
     let row = sqlx::query(
         "select current_user::text, r.rolsuper or r.rolcreatedb, r.rolsuper or pg_has_role(r.oid, d.datdba, 'member'), \
@@ -198,7 +201,7 @@ async fn privileges(session: &mut PgConnection, database: &Database) -> Result<V
          pronamespace from pg_proc union all select nspowner, oid, 'pg_namespace'::regclass, oid from pg_namespace where \
          nspname <> 'public') o (owner, oid, class, schema) join pg_namespace n on n.oid = o.schema where n.nspname !~ \
          '^pg_' and n.nspname <> 'information_schema' and not r.rolsuper and not pg_has_role(r.oid, o.owner, 'member') and \
-         not exists (select from pg_depend x where x.classid = o.class and x.objid = o.oid and x.deptype = 'e')) from \
+         not exists (select from pg_depend x where x.classid = o.class and x.objid = o.oid and x.deptype in ('e', 'i'))) from \
          pg_roles r, pg_database d where r.rolname = current_user and d.datname = current_database()",
     )
     .fetch_one(session)

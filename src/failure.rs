@@ -2,6 +2,7 @@
 
 use miette::Diagnostic;
 
+use crate::journal::state::RunState;
 use crate::names::{DatabaseName, RunId};
 
 /// What went wrong, by kind.
@@ -34,17 +35,32 @@ pub enum Aftermath {
         run: RunId,
         /// Which.
         changed: Vec<DatabaseName>,
+        /// Whether the run has snapshots of them.
+        snapshots: bool,
     },
 }
 
 impl Aftermath {
+    /// What `state` says of databases that are still changed.
+    #[must_use]
+    pub fn changed(state: &RunState, changed: Vec<DatabaseName>) -> Self {
+        match changed.is_empty() {
+            true => Self::Untouched,
+            false => Self::Mixed { run: state.run.clone(), changed, snapshots: state.no_snapshot.is_none() },
+        }
+    }
+
     /// The last line of every failure.
     #[must_use]
     pub fn sentence(&self) -> String {
         match self {
             Self::Untouched => "No database was changed.".into(),
             Self::Restored(databases) => format!("Rolled back, as before the run: {}.", list(databases)),
-            Self::Mixed { run, changed } => format!(
+            Self::Mixed { run, changed, snapshots: false } => format!(
+                "NOT rolled back: {}. Run {run} has no snapshots: the next `migrate apply` goes on from what is there.",
+                list(changed)
+            ),
+            Self::Mixed { run, changed, .. } => format!(
                 "NOT rolled back: {}. Run `migrate rollback {run}` to take them back to their state before the run.",
                 list(changed)
             ),
@@ -171,7 +187,7 @@ mod tests {
         }
         for blame in [Blame::Usage, Blame::Busy, Blame::Drift, Blame::Check, Blame::Work] {
             assert_eq!(exit(blame, Aftermath::Restored(names())), 3);
-            assert_eq!(exit(blame, Aftermath::Mixed { run: run.clone(), changed: names() }), 4);
+            assert_eq!(exit(blame, Aftermath::Mixed { run: run.clone(), changed: names(), snapshots: true }), 4);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::run::survey::survey;
 use super::args::ApplyArgs;
 use super::console::Console;
 use super::context::{Context, only_of};
-use super::text::{plural, seconds};
+use super::text::seconds;
 use super::{Ended, trouble};
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -124,14 +124,16 @@ pub fn text(report: &RunReport) -> String {
         Outcome::NothingToDo => "nothing to do",
     });
     let mut text = format!("{run}: {outcome}, in {}\n", seconds(report.seconds));
-    for it in &report.databases {
-        let applied = plural(usize::try_from(it.applied).unwrap_or(usize::MAX), "migration");
+    for it in report.databases.iter().filter(|it| it.applied > 0 || it.rolled_back) {
         let back = match (&it.kept_as, it.rolled_back) {
             (Some(kept), true) => format!(", rolled back from its snapshot; the replaced database is kept as {kept}"),
             (None, true) => ", rolled back".into(),
             _ => String::new(),
         };
-        text += &format!("  {}: {applied} applied{back}\n", it.name);
+        text += &format!("  {}: {} applied{back}\n", it.name, it.applied);
+    }
+    if report.databases.iter().any(|it| it.kept_as.is_some()) {
+        text += "  Replaced databases take up disk space until you drop them: DROP DATABASE \"…\".\n";
     }
     for it in &report.checks {
         text += &format!("  check {}: {}, {}\n", it.name, it.outcome, it.detail);

@@ -109,7 +109,7 @@ pub struct PlanArgs {
 /// `migrate apply`.
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
-    /// What `migrate plan --out` wrote: apply exactly that, or refuse
+    /// What `migrate plan --out` wrote: apply exactly that, or refuse. A protected target wants one
     pub saved_plan: Option<PathBuf>,
     /// Do not ask
     #[arg(short, long)]

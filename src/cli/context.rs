@@ -81,14 +81,17 @@ impl Context<'_> {
         Plan::load(&self.plan_path(), self.global.target.as_deref(), &self.world.env).or_blame(Blame::Usage)
     }
 
-    /// The store of the plan, or the one that the command line names.
+    /// The store of the plan, or the one that the command line names, which must be there.
     ///
     /// # Errors
     /// None is named, or it cannot be opened.
     pub fn store(&self, plan: Option<&Plan>, url: Option<&str>) -> Result<Store, Failure> {
-        let url = url.map(str::to_owned).or_else(|| plan?.store.url.clone());
-        let url = url.ok_or(NoStore).or_blame(Blame::Usage)?;
-        Store::open(&url).map_err(|error| {
+        let opened = match (url, plan.and_then(|plan| plan.store.url.as_deref())) {
+            (Some(url), _) => Store::open_existing(url),
+            (None, Some(url)) => Store::open(url),
+            (None, None) => return Err(Failure::untouched(Blame::Usage, NoStore)),
+        };
+        opened.map_err(|error| {
             let blame = if matches!(error, StoreError::Url { .. }) { Blame::Usage } else { Blame::Work };
             Failure::untouched(blame, error)
         })

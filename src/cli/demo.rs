@@ -18,6 +18,7 @@ use crate::outside::cluster::{Cluster, ClusterError, ClusterOptions};
 use crate::outside::postgres::{MAINTENANCE, PgError, connect, made, query_error};
 use crate::outside::url::{DatabaseUrl, UrlError};
 use crate::sql::quote::identifier;
+use crate::world::World;
 
 use super::Ended;
 use super::args::DemoArgs;
@@ -72,7 +73,7 @@ enum DemoError {
 pub async fn run(context: &Context<'_>, args: DemoArgs) -> Ended {
     let name = format!("migrate-demo-{}", RunId::generate(clock::now()));
     let dir = args.dir.unwrap_or_else(|| std::env::temp_dir().join(name));
-    let demo = Demo::begin(context.console, dir).await.or_blame(Blame::Work)?;
+    let demo = Demo::begin(context.world, context.console, dir).await.or_blame(Blame::Work)?;
     let told = demo.tell().await;
     if args.stop {
         demo.cluster.stop_immediate().or_fail()?;
@@ -83,6 +84,7 @@ pub async fn run(context: &Context<'_>, args: DemoArgs) -> Ended {
 }
 
 struct Demo<'a> {
+    world: &'a World,
     console: &'a Console,
     dir: PathBuf,
     cluster: Cluster,
@@ -91,7 +93,7 @@ struct Demo<'a> {
 
 impl<'a> Demo<'a> {
     /// A server, four databases of a role without superuser, and a project folder.
-    async fn begin(console: &'a Console, dir: PathBuf) -> Result<Self, DemoError> {
+    async fn begin(world: &'a World, console: &'a Console, dir: PathBuf) -> Result<Self, DemoError> {
         console.print("A throw-away PostgreSQL server with the four databases of the platform is being made …\n");
         let project = dir.join("project");
         make_folder(&project)?;
@@ -113,7 +115,7 @@ impl<'a> Demo<'a> {
             let _ = writeln!(text, "export PATH='{}':\"$PATH\"", folder.display());
         }
         write(&dir.join("env.sh"), &text)?;
-        Ok(Self { console, dir, cluster, env })
+        Ok(Self { world, console, dir, cluster, env })
     }
 
     async fn tell(&self) -> Result<(), DemoError> {
@@ -237,7 +239,7 @@ impl<'a> Demo<'a> {
         let mut command = Command::new(program());
         command.args(args).current_dir(self.project()).env_clear().envs(&self.env).stdin(Stdio::null());
         for name in ["PATH", "HOME", "TERM", "NO_COLOR", "MIGRATE_PG_BIN"] {
-            command.envs(std::env::var_os(name).map(|value| (name, value)));
+            command.envs(self.world.env.get(name).map(|value| (name, value)));
         }
         command
     }

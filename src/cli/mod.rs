@@ -16,13 +16,16 @@ pub mod text;
 pub mod trouble;
 pub mod verify;
 
+use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
+use crate::event::Event;
 use crate::failure::{Blame, Exit, Failure};
 use crate::outside::interrupt::Interrupt;
 use crate::world::World;
@@ -52,7 +55,11 @@ pub async fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let interrupt = Interrupt::default();
     let world = World::gather(console.report(), interrupt.clone());
-    if let Err(error) = interrupt.on_signals() {
+    let report = Arc::clone(&world.report);
+    let heard = move || {
+        report.event(&Event::Noted("stopping at the next safe point, which is the end of what is under way".into()))
+    };
+    if let Err(error) = interrupt.on_signals(heard) {
         tracing::warn!(%error, "signals will end the program at once");
     }
     let ended = match honours(&line, &matches) {
@@ -74,13 +81,28 @@ fn told(console: &Console, failure: &Failure) -> u8 {
     failure.exit() as u8
 }
 
-/// clap prints what it has to say; only its exit code is ours.
+/// clap prints what it has to say for people; the exit code and the JSON are ours.
 fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        _ => ExitCode::from(Exit::Usage as u8),
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return ExitCode::SUCCESS;
     }
+    // The command line was not understood: whether it asks for JSON can only be seen in its words.
+    if std::env::args_os().take_while(|it| it != "--").any(|it| it == "--json") {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let failure = Failure::untouched(Blame::Usage, Misunderstood { message });
+        let document = serde_json::to_string_pretty(&json!({ "error": trouble::json(&failure) })).unwrap_or_default();
+        let _ = writeln!(std::io::stdout().lock(), "{document}");
+    }
+    ExitCode::from(Exit::Usage as u8)
+}
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("{message}")]
+#[diagnostic(code("usage"), help("`migrate help` shows the commands, `migrate help COMMAND` their flags."))]
+struct Misunderstood {
+    message: String,
 }
 
 fn logging(verbose: u8, colour: bool) {
@@ -105,13 +127,13 @@ fn tell_of_panics() {
         let text = format!(
             "This is a bug in migrate {version}. No rollback was tried; `migrate status` and `migrate runs list` show the state."
         );
-        let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), (text + "\n").as_bytes());
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
     }));
 }
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[error("`migrate {command}` takes no {flag}")]
-#[diagnostic(code("usage.flag"), help("Leave it away."))]
+#[diagnostic(code("usage.flag"), help("Leave it out."))]
 struct NotHonoured {
     command: &'static str,
     flag: &'static str,

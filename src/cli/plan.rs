@@ -76,7 +76,7 @@ fn step_text(number: usize, step: &Work) -> String {
     let after = if after.is_empty() { String::new() } else { format!(", after {}", after.join(", ")) };
     let state = if step.pending.is_empty() { ": nothing pending" } else { "" };
     let mut text = format!("{number}. {} on {} ({}{after}){state}\n", step.name, step.database, step.kind);
-    for duplicate in &step.duplicate_numbers {
+    for duplicate in step.duplicate_numbers.iter().filter(|_| !step.pending.is_empty()) {
         text += &format!("   note: a number stands more than once, {duplicate}\n");
     }
     for unit in &step.pending {

@@ -164,7 +164,7 @@ fn line(event: &Event) -> Option<String> {
             seconds(*took)
         ),
         Event::Checked { check, holds, detail } => {
-            format!("  {check}: {}, {detail}", if *holds { "holds" } else { "DOES NOT HOLD" })
+            format!("  {check}: {}, {detail}", if *holds { "passed" } else { "FAILED" })
         }
         Event::Failed { message } => format!("FAILED: {message}"),
         Event::SnapshotVerified { database, stored_bytes } => {
@@ -174,11 +174,8 @@ fn line(event: &Event) -> Option<String> {
             format!("  {database}: restored as {side}, {} rows as in the snapshot, in {}", count(*rows), seconds(*took))
         }
         Event::Swapped { databases, seconds: took } => {
-            let kept: Vec<String> = databases
-                .iter()
-                .map(|(name, kept)| format!("\n  {name}: the replaced database is kept as {kept}"))
-                .collect();
-            format!("  exchanged in one transaction, unreachable for {}{}", seconds(*took), kept.concat())
+            let names: Vec<&str> = databases.iter().map(|(name, _)| name.as_str()).collect();
+            format!("  {}: exchanged in one transaction, unreachable for {}", names.join(", "), seconds(*took))
         }
         Event::Noted(text) => format!("note: {text}"),
         Event::SnapshotProgressed { .. } | Event::RestoreProgressed { .. } | Event::CopyProgressed { .. } => {

@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
+use crate::event::Event;
 use crate::failure::{Aftermath, Blame, Exit, Failure, OrFail};
-use crate::journal::state::RunState;
+use crate::journal::entry::Outcome;
+use crate::journal::state::{Restore, RunState};
 use crate::names::DatabaseName;
 use crate::outside::clock;
 use crate::outside::store::Store;
 use crate::plan::Plan;
 use crate::run::report::RunReport;
-use crate::run::rollback::{Prospect, Request, RollbackError, no_later_run, prospects, rollback};
+use crate::run::rollback::{Prospect, Request, RollbackError, give_up, no_later_run, prospects, rollback};
 
 use super::Ended;
 use super::args::RollbackArgs;
@@ -35,7 +37,16 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
     }
     let plan = stored_plan(context, &store, &state, only.as_ref(), plan).await?;
     let request = Request { state: &state, only: only.as_ref(), why: "request", message: None };
-    let ahead = prospects(&store, &plan.databases, &request).await.map_err(|error| still_changed(&state, error))?;
+    let ahead = match prospects(&store, &plan.databases, &request).await {
+        Ok(ahead) => ahead,
+        Err(error) => {
+            if matches!(error, RollbackError::NoSnapshot { .. }) && state.outcome.is_none() && !args.dry_run {
+                context.console.confirm(args.yes, "It can only be closed.", &[state.run.to_string()])?;
+                give_up(context.world, &store, &plan.databases, &state).await?;
+            }
+            return Err(still_changed(&state, error));
+        }
+    };
     if args.dry_run {
         return dry(context, &state, &ahead);
     }
@@ -58,7 +69,10 @@ async fn stored_plan(
     only: Option<&BTreeSet<DatabaseName>>,
     plan: Option<Plan>,
 ) -> Result<Plan, Failure> {
-    match (context.stored_plan(store, state, only).await, plan) {
+    // Only what is to be restored has to be reached. A run that may be under way is told by the locks of all its databases.
+    let changed: BTreeSet<DatabaseName> = state.changed().map(|it| it.identity.name.clone()).collect();
+    let needed = only.or(Some(&changed).filter(|changed| !changed.is_empty()));
+    match (context.stored_plan(store, state, needed).await, plan) {
         (Err(_), Some(plan)) if state.changed().next().is_none() => Ok(plan),
         (stored, _) => stored,
     }
@@ -66,19 +80,27 @@ async fn stored_plan(
 
 fn still_changed(state: &RunState, error: RollbackError) -> Failure {
     let changed: Vec<DatabaseName> = state.changed().map(|it| it.identity.name.clone()).collect();
-    let aftermath = match (&error, changed.is_empty()) {
-        (RollbackError::UnknownDatabase { .. }, _) => return Failure::untouched(Blame::Usage, error),
-        (_, true) => Aftermath::Untouched,
-        (_, false) => Aftermath::Mixed { run: state.run.clone(), changed },
-    };
-    Failure { blame: Blame::Work, aftermath, error: Box::new(error) }
+    if matches!(error, RollbackError::UnknownDatabase { .. }) {
+        return Failure::untouched(Blame::Usage, error);
+    }
+    Failure { blame: Blame::Work, aftermath: Aftermath::changed(state, changed), error: Box::new(error) }
 }
 
 fn nothing(context: &Context<'_>, state: &RunState) -> Ended {
     let target = state.target.as_ref().expect("a run without a target is of a newer version, which was refused");
     let mut report = RunReport::new(target);
     report.run = Some(state.run.clone());
-    report.outcome = Some(crate::journal::entry::Outcome::NothingToDo);
+    for (name, it) in &state.databases {
+        if let Restore::Swapped(swap) = &it.restore {
+            let line = report.database(name);
+            (line.rolled_back, line.via, line.kept_as) = (true, Some("snapshot"), Some(swap.kept_as.clone()));
+        }
+    }
+    if state.outcome == Some(Outcome::RolledBack) {
+        let when = clock::readable(state.last_at);
+        context.world.tell(Event::Noted(format!("run {} was rolled back already, at {when}", state.run)));
+    }
+    report.outcome = Some(Outcome::NothingToDo);
     super::apply::told(context.console, &report, None)
 }
 
@@ -100,15 +122,17 @@ fn text(state: &RunState, ahead: &[Prospect]) -> String {
     }
     for it in ahead {
         text += &format!(
-            "  {} ({}): restore the snapshot of {}, {} rows, {} to read, {} to write;\n    what was written since then will \
-             be only in {}, which is kept\n",
+            "  {} ({}): restore the snapshot of {}, {} rows, {} to read, {} to write;\n    {}\n",
             it.name,
             it.dbname,
             clock::readable(it.taken_at),
             count(it.rows),
             bytes(it.stored_bytes),
             bytes(it.bytes),
-            it.kept_as
+            match &it.kept_as {
+                Some(kept) => format!("what was written since then will be only in {kept}, which is kept"),
+                None => "the database is gone, and what was written since then with it".into(),
+            }
         );
     }
     text

@@ -122,6 +122,10 @@ fn short(value: &Value) -> String {
     match value {
         Value::String(text) => text.replace('\n', " "),
         Value::Array(items) => items.iter().map(short).collect::<Vec<_>>().join(","),
+        Value::Number(number) if number.is_f64() => format!("{:.3}", number.as_f64().unwrap_or_default()),
+        Value::Object(fields) if fields.contains_key("kept_as") => {
+            format!("{} (kept as {})", short(&fields["database"]), short(&fields["kept_as"]))
+        }
         Value::Object(fields) => fields.get("name").or(fields.get("database")).map_or_else(|| value.to_string(), short),
         other => other.to_string(),
     }

@@ -16,10 +16,10 @@ use crate::run::snapshots;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::{self, SnapshotError, dump};
 
-use super::Ended;
 use super::args::SnapshotCommand;
 use super::context::{Context, only, only_of};
 use super::text::{bytes, seconds, table};
+use super::{Ended, trouble};
 
 /// Manifests that are read side by side.
 const AT_ONCE: usize = 8;
@@ -151,10 +151,12 @@ async fn verify(
         });
         failed = failed.or(result.err());
     }
-    if context.console.json && failed.is_none() {
-        context.console.print_json(&json!({ "snapshots": lines }));
-    }
-    if !context.console.json {
+    let failure = failed.map(not_verified);
+    if context.console.json {
+        let mut document = json!({ "snapshots": lines });
+        trouble::add(&mut document, failure.as_ref());
+        context.console.print_json(&document);
+    } else {
         let text: String = lines
             .iter()
             .map(|it| {
@@ -169,12 +171,18 @@ async fn verify(
             .collect();
         context.console.print(&text);
     }
-    match failed {
-        None => Ok(Exit::Done),
-        Some(error @ SnapshotError::Damaged { .. }) => Err(Failure::untouched(Blame::Check, error)),
-        Some(error @ SnapshotError::Interrupted(_)) => Err(Failure::untouched(Blame::Interrupted, error)),
-        Some(error) => Err(Failure::untouched(Blame::Work, error)),
-    }
+    let Some(failure) = failure else { return Ok(Exit::Done) };
+    context.console.say(&trouble::text(context.console, &failure));
+    Ok(failure.exit())
+}
+
+fn not_verified(error: SnapshotError) -> Failure {
+    let blame = match error {
+        SnapshotError::Damaged { .. } => Blame::Check,
+        SnapshotError::Interrupted(_) => Blame::Interrupted,
+        _ => Blame::Work,
+    };
+    Failure::untouched(blame, error)
 }
 
 /// The snapshots of the newest run that has any.

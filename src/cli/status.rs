@@ -4,7 +4,9 @@ use serde::Serialize;
 
 use crate::failure::{Exit, OrFail};
 use crate::names::{DatabaseName, RunId, TargetName};
+use crate::outside::postgres::{MAINTENANCE, connect};
 use crate::plan::Plan;
+use crate::run::lock::who_holds;
 use crate::run::step;
 use crate::run::survey::{Survey, survey};
 
@@ -17,6 +19,10 @@ struct Status {
     target: TargetName,
     databases: Vec<Line>,
     unfinished_run: Option<RunId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unfinished_state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lock_held: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -52,10 +58,13 @@ pub async fn run(context: &Context<'_>) -> Ended {
     let store = context.store(Some(&plan), None)?;
     let (survey, unfinished) =
         tokio::join!(survey(context.world, &plan, None), crate::run::unfinished(&store, &plan.target.name));
+    let unfinished = unfinished.or_fail()?;
     let status = Status {
         target: plan.target.name.clone(),
         databases: plan.databases.keys().map(|name| line(&plan, &survey, name)).collect(),
-        unfinished_run: unfinished.or_fail()?.map(|it| it.run),
+        unfinished_state: unfinished.as_ref().map(|it| it.state),
+        unfinished_run: unfinished.map(|it| it.run),
+        lock_held: lock_holder(&plan).await,
     };
     if context.console.json {
         context.console.print_json(&status);
@@ -63,6 +72,17 @@ pub async fn run(context: &Context<'_>) -> Ended {
         context.console.print(&text(&status));
     }
     Ok(Exit::Done)
+}
+
+/// Who holds the lock of a database of the plan. What cannot be asked is shown as unreachable elsewhere.
+async fn lock_holder(plan: &Plan) -> Option<String> {
+    for database in plan.databases.values() {
+        let Ok(mut session) = connect(&database.url.with_dbname(MAINTENANCE), "migrate status").await else { continue };
+        if let Ok(Some(holder)) = who_holds(&mut session, database.url.dbname()).await {
+            return Some(format!("{}: the lock is held {holder}", database.name));
+        }
+    }
+    None
 }
 
 fn line(plan: &Plan, survey: &Survey, name: &DatabaseName) -> Line {
@@ -118,10 +138,15 @@ fn text(status: &Status) -> String {
                 &format!("  note: its ledger knows {steps} that this plan does not: {}\n", it.unknown_steps.join(", "));
         }
     }
-    match &status.unfinished_run {
-        Some(run) => {
-            text + &format!("Run {run} is unfinished: `migrate runs show {run}`, then `migrate rollback {run}`.\n")
+    if let Some(held) = &status.lock_held {
+        text += &format!("{held}\n");
+    }
+    match (&status.unfinished_run, &status.lock_held) {
+        (Some(run), Some(_)) => text + &format!("Run {run} is at work.\n"),
+        (Some(run), None) => {
+            let state = status.unfinished_state.unwrap_or("unfinished");
+            text + &format!("Run {run} is {state}: `migrate runs show {run}`, then `migrate rollback {run}`.\n")
         }
-        None => text + "No run is unfinished.\n",
+        (None, _) => text + "No run is unfinished.\n",
     }
 }

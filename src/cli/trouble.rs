@@ -37,6 +37,13 @@ pub fn json(failure: &Failure) -> Value {
     })
 }
 
+/// The failure beside the results, for commands that have both.
+pub fn add(document: &mut Value, failure: Option<&Failure>) {
+    if let Some(failure) = failure {
+        document["error"] = json(failure);
+    }
+}
+
 fn indented(first: &str, text: &str) -> String {
     let rest = " ".repeat(first.len());
     text.lines().enumerate().map(|(at, line)| format!("{}{line}\n", if at == 0 { first } else { &rest })).collect()

@@ -34,13 +34,15 @@ pub async fn run(context: &Context<'_>, args: &VerifyArgs) -> Ended {
     for it in plan.checks.iter().filter(|it| args.checks.is_empty() || args.checks.contains(&it.name)) {
         results.push(check(context.world, &plan, it).await);
     }
+    let failure = ChecksFailed::of(&results).map(|failed| Failure::untouched(Blame::Check, failed));
     if context.console.json {
-        context.console.print_json(&json!({ "checks": results }));
+        let mut document = json!({ "checks": results });
+        trouble::add(&mut document, failure.as_ref());
+        context.console.print_json(&document);
     } else {
         context.console.print(&text(&results));
     }
-    let Some(failed) = ChecksFailed::of(&results) else { return Ok(Exit::Done) };
-    let failure = Failure::untouched(Blame::Check, failed);
+    let Some(failure) = failure else { return Ok(Exit::Done) };
     context.console.say(&trouble::text(context.console, &failure));
     Ok(failure.exit())
 }

@@ -1,5 +1,5 @@
 //! One entry of a journal: versioned JSON. What a newer version wrote is kept as unknown, never mistaken for something
-//! else. Pure.
+//! else.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -124,8 +124,8 @@ pub enum Fact {
         database: DatabaseName,
         /// The migrations that were applied before.
         applied: Vec<String>,
-        /// False if the database is known to be as it was before the step.
-        changed: bool,
+        /// Whether what failed may have left something behind.
+        left_something: bool,
         /// What went wrong.
         message: String,
     },
@@ -223,7 +223,7 @@ pub struct Swap {
     pub database: DatabaseName,
     /// Its name on the server.
     pub dbname: String,
-    /// The oid of the database that is replaced; 0 if there was none.
+    /// The oid of the database that is replaced; 0 if there is none any more.
     pub oid: u32,
     /// The side database's name before.
     pub side: String,
@@ -231,6 +231,14 @@ pub struct Swap {
     pub side_oid: u32,
     /// The replaced database's name after.
     pub kept_as: String,
+}
+
+impl Swap {
+    /// Whether there is a database to be replaced: somebody may have dropped it.
+    #[must_use]
+    pub fn replaces(&self) -> bool {
+        self.oid != 0
+    }
 }
 
 /// How a run ended.

@@ -121,8 +121,8 @@ impl RunState {
             Fact::SnapshotTaken { database, .. } => self.with(database, |it| it.snapshot = true),
             Fact::StepStart { database, .. } => self.with(database, |it| it.changed = it.changed.max(Changed::Maybe)),
             Fact::StepDone { database, applied, .. } => self.with(database, |it| it.step_ended(applied.len(), false)),
-            Fact::StepFailed { database, applied, changed, .. } => {
-                self.with(database, |it| it.step_ended(applied.len(), *changed));
+            Fact::StepFailed { database, applied, left_something, .. } => {
+                self.with(database, |it| it.step_ended(applied.len(), *left_something));
             }
             Fact::Strayed { databases, .. } => {
                 databases.iter().for_each(|name| self.with(name, |it| it.changed = Changed::Yes));
@@ -157,10 +157,16 @@ impl RunState {
         }
     }
 
-    /// Whether this is a release that needs somebody before the next one may begin.
+    /// Whether this is a release that needs somebody before the next one may begin. One that was halted and has no snapshots
+    /// can only be gone on from.
     #[must_use]
     pub fn unfinished(&self) -> bool {
-        self.command == Some(Command::Apply) && matches!(self.outcome, None | Some(Outcome::Halted))
+        let open = match self.outcome {
+            None => true,
+            Some(Outcome::Halted) => self.no_snapshot.is_none(),
+            Some(_) => false,
+        };
+        self.command == Some(Command::Apply) && open
     }
 
     /// Whether this is a release of `target`.
@@ -250,8 +256,14 @@ mod tests {
         Fact::StepStart { step: step("s"), database: name("rag"), pending: vec!["001".into()] }
     }
 
-    fn failed(changed: bool) -> Fact {
-        Fact::StepFailed { step: step("s"), database: name("rag"), applied: vec![], changed, message: String::new() }
+    fn failed(left_something: bool) -> Fact {
+        Fact::StepFailed {
+            step: step("s"),
+            database: name("rag"),
+            applied: vec![],
+            left_something,
+            message: String::new(),
+        }
     }
 
     fn done() -> Fact {

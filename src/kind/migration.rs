@@ -17,6 +17,8 @@ use super::Migration;
 
 /// SQL states after which the same transaction may succeed: a lock not had in time, a deadlock, a serialisation failure.
 const WORTH_ANOTHER_TRY: [&str; 3] = ["55P03", "40P01", "40001"];
+/// Makes the role of the connection current again.
+const OURSELVES: &str = "RESET SESSION AUTHORIZATION; RESET ROLE;";
 /// The first wait before another try; each further one is twice as long, up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// No wait between tries is longer.
@@ -132,6 +134,9 @@ pub async fn apply(
     setting: &Setting<'_>,
 ) -> Result<Duration, MigrationError> {
     let begun = Instant::now();
+    // Roles, settings, temporary tables, session locks, prepared statements: nothing that an earlier migration left in the
+    // session is there for this one. It must be a message of its own.
+    ours(session, it, "DISCARD ALL".into()).await?;
     if it.transactional {
         in_transaction(session, it, setting).await?;
     } else {
@@ -140,14 +145,16 @@ pub async fn apply(
     Ok(begun.elapsed())
 }
 
-/// The migration, its ledger row, BEGIN and COMMIT as one message: one round trip, and one commit. What an earlier
-/// migration left in the session is reset first.
+/// The migration, its ledger row, BEGIN and COMMIT as one message: one round trip, and one commit.
 async fn in_transaction(
     session: &mut PgConnection,
     it: &Migration,
     setting: &Setting<'_>,
 ) -> Result<(), MigrationError> {
-    let mut before = "RESET ALL; RESET ROLE; DISCARD TEMP; BEGIN; ".to_owned() + &setting.limits.set_local() + "\n";
+    let mut before = "BEGIN; ".to_owned()
+        + &setting.limits.set_local()
+        + "
+";
     if !setting.has_ledger {
         before += ledger::CREATE;
     }
@@ -156,8 +163,9 @@ async fn in_transaction(
         before += "\n;\n";
     }
     let also: String = setting.also.iter().map(|statement| format!("{statement};\n")).collect();
-    // A migration that made its own role or constraints mode current must not have the ledger row written with them.
-    let after = format!("\n;\nRESET ROLE; {also}{}; COMMIT;", setting.author.applied(it.into()));
+    // A migration that made another role current must not have the ledger row written by it; and refinery's own row names
+    // its table without a schema.
+    let after = format!("\n;\n{OURSELVES} RESET search_path; {also}{}; COMMIT;", setting.author.applied(it.into()));
     let body = sendable(it);
     let message = Message { before: &before, body: &body, after: &after };
     let mut attempt = 0;
@@ -167,8 +175,10 @@ async fn in_transaction(
         if failed.is_lost() {
             return Err(MigrationError::Lost { name: it.name.clone(), said: failed.said() });
         }
-        // The session is in a failed transaction. If ending it fails, the next statement says why.
-        let _ = sqlx::raw_sql("ROLLBACK").execute(&mut *session).await;
+        // A message that does not parse begins nothing. If ending the failed transaction fails, the next statement says why.
+        if failed.completed > 0 {
+            let _ = sqlx::raw_sql("ROLLBACK").execute(&mut *session).await;
+        }
         if attempt > setting.limits.lock_retries || !failed.worth_another_try() {
             return Err(failed.locate(it, &message));
         }
@@ -188,10 +198,9 @@ fn wait_before(attempt: u32) -> Duration {
 /// Each statement on its own, between a ledger row that says what is intended and one that says that it is done.
 async fn one_by_one(session: &mut PgConnection, it: &Migration, setting: &Setting<'_>) -> Result<(), MigrationError> {
     let intent = if setting.has_ledger { String::new() } else { ledger::CREATE.to_owned() };
-    ledger_row(session, it, intent + &setting.author.started(it.into())).await?;
+    ours(session, it, intent + &setting.author.started(it.into())).await?;
     let (lock, statement) = (setting.limits.lock_timeout.as_millis(), setting.limits.statement_timeout.as_millis());
-    let settings = format!("RESET ALL; RESET ROLE; SET lock_timeout = {lock}; SET statement_timeout = {statement}");
-    ledger_row(session, it, settings).await?;
+    ours(session, it, format!("SET lock_timeout = {lock}; SET statement_timeout = {statement}")).await?;
     let body = sendable(it);
     for range in &statements::split(&body).unwrap_or_default() {
         let message = Message { before: "", body: &body[range.start..range.end], after: "" };
@@ -199,10 +208,11 @@ async fn one_by_one(session: &mut PgConnection, it: &Migration, setting: &Settin
             return Err(failed.locate_at(it, &body, range.start));
         }
     }
-    ledger_row(session, it, "RESET ALL; RESET ROLE; ".to_owned() + &setting.author.finished(&it.name)).await
+    ours(session, it, format!("{OURSELVES} RESET ALL; {}", setting.author.finished(&it.name))).await
 }
 
-async fn ledger_row(session: &mut PgConnection, it: &Migration, sql: String) -> Result<(), MigrationError> {
+/// A statement of ours around the migration.
+async fn ours(session: &mut PgConnection, it: &Migration, sql: String) -> Result<(), MigrationError> {
     match sqlx::raw_sql(made(sql)).execute(session).await {
         Ok(_) => Ok(()),
         Err(error) => Err(MigrationError::Ledger { name: it.name.clone(), said: Said::from(&error) }),
@@ -298,7 +308,7 @@ impl Failed {
                  lock_retries for `{}`.",
                 it.name
             ),
-            _ => "Correct the file, then run `migrate apply` again.".into(),
+            _ => "Correct the file before the next `migrate apply`.".into(),
         };
         let shown = shown(&it.path);
         let length = body[at..].chars().take_while(|c| !c.is_whitespace()).map(char::len_utf8).sum::<usize>().max(1);

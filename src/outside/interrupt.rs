@@ -21,7 +21,7 @@ impl Default for Interrupt {
 /// Somebody asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
 #[error("interrupted by a signal")]
-#[diagnostic(code("interrupted"), help("Run `migrate status` to see the state."))]
+#[diagnostic(code("interrupted"))]
 pub struct Interrupted;
 
 impl Interrupt {
@@ -66,16 +66,17 @@ impl Interrupt {
         }
     }
 
-    /// Requests a stop at the first SIGINT or SIGTERM.
+    /// Requests a stop at the first SIGINT or SIGTERM, after calling `heard`.
     ///
     /// # Errors
     /// The handlers cannot be set.
-    pub fn on_signals(&self) -> std::io::Result<()> {
+    pub fn on_signals(&self, heard: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
         let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let interrupt = self.clone();
         tokio::spawn(async move {
             tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+            heard();
             interrupt.request();
         });
         Ok(())

@@ -68,6 +68,21 @@ pub enum StoreError {
         #[source]
         source: Box<object_store::Error>,
     },
+    /// Nobody says who we are.
+    #[error("the store has no credentials to {what} `{key}` with")]
+    #[diagnostic(
+        code("store.credentials"),
+        help("Set GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS to a key file, or GOOGLE_BEARER_TOKEN.")
+    )]
+    Credentials {
+        /// `write`, `read`, `list`.
+        what: &'static str,
+        /// The object.
+        key: String,
+        /// What the client said.
+        #[source]
+        source: Box<object_store::Error>,
+    },
     /// Another writer has created the object with other content.
     #[error("`{key}` exists already, with other content")]
     #[diagnostic(code("store.taken"), help("Another `migrate` works on the same run; see `migrate status`."))]
@@ -95,6 +110,17 @@ pub struct Store {
 }
 
 impl Store {
+    /// Opens a store that must be there already, for commands that only read: a mistyped folder is an error, and no empty store.
+    ///
+    /// # Errors
+    /// As [`Store::open`], or the folder does not exist.
+    pub fn open_existing(url: &str) -> Result<Self, StoreError> {
+        if let Some(path) = url.strip_prefix("file://") {
+            std::fs::read_dir(path).map_err(|source| StoreError::Folder { path: path.into(), source })?;
+        }
+        Self::open(url)
+    }
+
     /// Opens `file:///folder` (made if it is not there) or `gs://bucket/prefix`, the latter configured by the environment
     /// variables that `object_store` reads (`GOOGLE_SERVICE_ACCOUNT`, `GOOGLE_BASE_URL`, …).
     ///
@@ -245,7 +271,11 @@ impl Store {
 
 fn io(what: &'static str, key: &str) -> impl FnOnce(object_store::Error) -> StoreError {
     let key = key.to_owned();
-    move |source| StoreError::Io { what, key, source: source.into() }
+    move |source| {
+        let no_token = source.to_string().contains("token request");
+        let source = Box::new(source);
+        if no_token { StoreError::Credentials { what, key, source } } else { StoreError::Io { what, key, source } }
+    }
 }
 
 /// An upload under way. It must be ended by [`Upload::finish`] or [`Upload::abort`]: dropping it leaves parts behind that

@@ -171,7 +171,7 @@ impl Release<'_> {
         if let Some(error) = ended.failed {
             return Err(self.settle(Box::new(error), ended.changed, report).await);
         }
-        if self.world.interrupt.requested() {
+        if ended.cut_short {
             return Err(self.interrupted(ended.changed, report).await);
         }
         self.world.tell(Event::Stage(Stage::Checks));
@@ -263,12 +263,8 @@ impl Release<'_> {
             let _ = self.end(Outcome::Failed, Some(message)).await;
             return Failure { blame: Blame::Work, aftermath: Aftermath::Untouched, error };
         }
-        let run = self.journal.run().clone();
-        let mixed = |error| Failure {
-            blame: Blame::Work,
-            aftermath: Aftermath::Mixed { run: run.clone(), changed: changed.iter().cloned().collect() },
-            error,
-        };
+        let mixed =
+            |error| Failure { blame: Blame::Work, aftermath: self.mixed(changed.iter().cloned().collect()), error };
         if self.plan.run.on_failure == OnFailure::Halt || self.options.no_snapshot.is_some() {
             report.outcome = Some(Outcome::Halted);
             let _ = self.end(Outcome::Halted, Some(message)).await;
@@ -300,9 +296,12 @@ impl Release<'_> {
             let _ = self.end(Outcome::Failed, Some(Interrupted.to_string())).await;
             return Failure { blame: Blame::Interrupted, aftermath: Aftermath::Untouched, error };
         }
-        let changed = changed.into_iter().collect();
-        let aftermath = Aftermath::Mixed { run: self.journal.run().clone(), changed };
-        Failure { blame: Blame::Interrupted, aftermath, error }
+        Failure { blame: Blame::Interrupted, aftermath: self.mixed(changed.into_iter().collect()), error }
+    }
+
+    fn mixed(&self, changed: Vec<DatabaseName>) -> Aftermath {
+        let snapshots = self.options.no_snapshot.is_none();
+        Aftermath::Mixed { run: self.journal.run().clone(), changed, snapshots }
     }
 }
 

@@ -6,17 +6,22 @@
 //! one thing about a session that every role may read.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
 use crate::names::{DatabaseName, RunId};
-use crate::outside::postgres::{MAINTENANCE, PgError, connect, query_error};
+use crate::outside::postgres::{MAINTENANCE, PgError, connect, made, query_error};
 use crate::outside::{clock, url::DatabaseUrl};
 use crate::plan::Database;
 use crate::world::World;
 
+/// A session that was told to end is gone within this time, or something is wrong with its server.
+const LEFTOVERS_LEAVE: Duration = Duration::from_secs(30);
+/// Pause between two looks at sessions that are ending.
+const ROUND: Duration = Duration::from_millis(50);
 /// PostgreSQL keeps so many bytes of an application name.
 const APPLICATION_NAME: usize = 63;
 
@@ -32,12 +37,36 @@ pub enum LockError {
         /// Run, host, since when, in words.
         holder: Holder,
     },
+    /// Another name of the plan has it, in this very run.
+    #[error("{database}: another name of the target leads to one and the same database")]
+    #[diagnostic(
+        code("lock.same"),
+        help(
+            "Two URLs of the target lead to one database: correct the one that is wrong; `migrate doctor` names both."
+        )
+    )]
+    Same {
+        /// The database.
+        database: DatabaseName,
+    },
     /// The session that held locks is gone, and with it the locks.
     #[error("the session that held the lock of {database} was lost")]
     #[diagnostic(code("lock.lost"), help("Another run may have begun meanwhile; see `migrate status`."))]
     Lost {
         /// The database.
         database: DatabaseName,
+    },
+    /// A session of a killed process is still at work.
+    #[error("{database}: a session that an earlier process of run {run} left behind does not end")]
+    #[diagnostic(
+        code("lock.leftover"),
+        help("Find it in pg_stat_activity as `migrate {run}`; the server ends it when it next looks for signals.")
+    )]
+    Stays {
+        /// A database of its server.
+        database: DatabaseName,
+        /// The run.
+        run: RunId,
     },
     /// A server failed.
     #[error("{database}: {source}")]
@@ -130,10 +159,38 @@ impl Locks {
                 }
             };
             if let Some(holder) = try_lock(&mut locks.sessions[at].1, database.url.dbname()).await.map_err(failed)? {
-                return Err(LockError::Held { database: database.name.clone(), holder });
+                let database = database.name.clone();
+                let ours = holder.run.as_ref() == Some(run);
+                return Err(if ours { LockError::Same { database } } else { LockError::Held { database, holder } });
             }
         }
         Ok(locks)
+    }
+
+    /// Ends the sessions that a killed process of `run` left behind, and waits until they are gone. A server works on after
+    /// its client has died: a migration that is under way would commit once it is through. To be called before this
+    /// process opens sessions of its own for the run.
+    ///
+    /// # Errors
+    /// A session is not ours to end, or stays.
+    pub async fn end_leftovers(&mut self, run: &RunId) -> Result<(), LockError> {
+        let name = format!("migrate {run}");
+        let mut own = Vec::new();
+        for (database, session) in &mut self.sessions {
+            let pid = sqlx::query_scalar("select pg_backend_pid()").fetch_one(session).await;
+            own.push(pid.map_err(query_error("asking for the session's process")).map_err(server(database))?);
+        }
+        for (database, session) in &mut self.sessions {
+            let begun = Instant::now();
+            let end = format!("select count(pg_terminate_backend(pid)) {LEFTOVERS}");
+            while one::<i64>(session, &end, &name, &own).await.map_err(server(database))? > 0 {
+                if begun.elapsed() > LEFTOVERS_LEAVE {
+                    return Err(LockError::Stays { database: database.clone(), run: run.clone() });
+                }
+                tokio::time::sleep(ROUND).await;
+            }
+        }
+        Ok(())
     }
 
     /// Asks every session whether it is still there.
@@ -148,6 +205,22 @@ impl Locks {
         }
         Ok(())
     }
+}
+
+/// Sessions of a run other than those that hold its locks.
+const LEFTOVERS: &str = "from pg_stat_activity where starts_with(application_name, $1) and pid <> all($2)";
+
+fn server(database: &DatabaseName) -> impl Fn(PgError) -> LockError {
+    move |source| LockError::Server { database: database.clone(), source }
+}
+
+/// One value, asked with a run's application name and the sessions that are not meant.
+async fn one<T>(session: &mut PgConnection, sql: &str, name: &str, but: &[i32]) -> Result<T, PgError>
+where
+    T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    let found = sqlx::query_scalar(made(sql.to_owned())).bind(name).bind(but).fetch_one(session).await;
+    found.map_err(query_error("ending the sessions of a killed process"))
 }
 
 async fn open(url: &DatabaseUrl, application: &str) -> Result<PgConnection, PgError> {

@@ -1,7 +1,6 @@
 //! Doing it, and being able to say how far it got. Only this module knows all stages.
 
 pub mod apply;
-pub mod leftover;
 pub mod lock;
 pub mod program_step;
 pub mod report;

@@ -168,6 +168,7 @@ async fn modules(
     let Kind::Python(it) = kind else { return Ok(()) };
     for index in &state.pending {
         if stop.requested() {
+            context.cut_short();
             break;
         }
         let unit = &it.migrations[*index];

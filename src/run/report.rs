@@ -14,7 +14,8 @@ pub struct RunReport {
     pub run: Option<RunId>,
     /// The target.
     pub target: TargetName,
-    /// How it ended; none while it is left unfinished.
+    /// How it ended. None: its journal has no end, and it is left as it is, which in JSON is `halted` as well.
+    #[serde(serialize_with = "word")]
     pub outcome: Option<Outcome>,
     /// Each database of the run.
     pub databases: Vec<DatabaseReport>,
@@ -24,6 +25,10 @@ pub struct RunReport {
     pub checks: Vec<CheckResult>,
     /// How long it took.
     pub seconds: f64,
+}
+
+fn word<S: serde::Serializer>(outcome: &Option<Outcome>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(outcome.unwrap_or(Outcome::Halted).word())
 }
 
 /// What became of one database.

@@ -25,7 +25,6 @@ use crate::snapshot::{self, SnapshotError, dump};
 use crate::world::World;
 
 use super::apply::refused;
-use super::leftover;
 use super::lock::Locks;
 use super::report::RunReport;
 
@@ -37,7 +36,12 @@ const AT_ONCE: usize = 4;
 pub enum RollbackError {
     /// It has no way back.
     #[error("run {run} changed {database} and has no snapshot of it")]
-    #[diagnostic(code("rollback.no_snapshot"), help("It was applied with --no-snapshot: {reason}"))]
+    #[diagnostic(
+        code("rollback.no_snapshot"),
+        help(
+            "It was applied with --no-snapshot ({reason}). Mend the database by hand, or restore another backup of it."
+        )
+    )]
     NoSnapshot {
         /// The run.
         run: RunId,
@@ -81,18 +85,6 @@ pub enum RollbackError {
         run: RunId,
         /// The version that wrote it.
         version: String,
-    },
-    /// Sessions of the run do not end.
-    #[error("{database}: sessions of the run are still at work on the server: backend pid {sessions}")]
-    #[diagnostic(
-        code("rollback.still_at_work"),
-        help("Wait for them, or end them with `select pg_terminate_backend(PID)`.")
-    )]
-    StillAtWork {
-        /// The database.
-        database: DatabaseName,
-        /// Their server processes.
-        sessions: String,
     },
     /// The plan has no such database.
     #[error("the run has no database `{database}`")]
@@ -162,8 +154,8 @@ pub struct Prospect {
     pub stored_bytes: u64,
     /// Rows to be restored.
     pub rows: u64,
-    /// The name under which the replaced database will be kept.
-    pub kept_as: String,
+    /// The name under which the replaced database will be kept; none if somebody has dropped it.
+    pub kept_as: Option<String>,
 }
 
 /// `migrate rollback` of a run that nobody else is working on.
@@ -181,7 +173,12 @@ pub async fn rollback(
     let mut report = RunReport::new(&target);
     report.run = Some(state.run.clone());
     let involved: Vec<&Database> = state.databases.keys().filter_map(|name| databases.get(name)).collect();
-    let _locks = Locks::take(world, &state.run, &involved).await.map_err(refused)?;
+    let mut locks = Locks::take(world, &state.run, &involved).await.map_err(refused)?;
+    locks.end_leftovers(&state.run).await.map_err(|error| Failure {
+        blame: Blame::Work,
+        aftermath: aftermath(state, &report),
+        error: Box::new(error),
+    })?;
     // Somebody may have finished it while this process waited for the operator's word.
     let fresh = journal::state(store, &state.run).await.or_fail()?;
     let request = Request { state: &fresh, ..*request };
@@ -193,6 +190,23 @@ pub async fn rollback(
     });
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Closes a run that died and has no snapshots: nothing is taken back, and the next release may begin.
+///
+/// # Errors
+/// Somebody works on it, or the store failed.
+pub async fn give_up(
+    world: &World,
+    store: &Store,
+    databases: &BTreeMap<DatabaseName, Database>,
+    state: &RunState,
+) -> Result<(), Failure> {
+    let involved: Vec<&Database> = state.databases.keys().filter_map(|name| databases.get(name)).collect();
+    let mut locks = Locks::take(world, &state.run, &involved).await.map_err(refused)?;
+    locks.end_leftovers(&state.run).await.or_fail()?;
+    let message = Some("it has no snapshots to go back to".to_owned());
+    Journal::go_on(world, store, state).write(Fact::End { outcome: Outcome::Halted, message }).await.or_fail()
 }
 
 /// What a rollback would do, without doing it.
@@ -210,6 +224,7 @@ pub async fn prospects(
     for name in &names {
         let manifest = back.manifest(name).await?;
         let it = &request.state.databases[name].identity;
+        let live = database_oid(&mut back.maintenance(name).await?, &it.dbname).await.map_err(failed(name))?;
         prospects.push(Prospect {
             name: name.clone(),
             dbname: it.dbname.clone(),
@@ -218,7 +233,7 @@ pub async fn prospects(
             bytes: manifest.archive.digests.bytes,
             stored_bytes: manifest.archive.digests.stored_bytes,
             rows: manifest.rows(),
-            kept_as: name_beside(&it.dbname, "replaced", &request.state.run),
+            kept_as: live.map(|_| name_beside(&it.dbname, "replaced", &request.state.run)),
         });
     }
     Ok(prospects)
@@ -266,27 +281,22 @@ pub async fn carry_back(
         report.database(name).applied = it.applied;
     }
     let result = back.carry(world, journal, request, report).await;
-    result.map_err(|error| {
-        let changed: Vec<DatabaseName> = request
-            .state
-            .changed()
-            .map(|it| it.identity.name.clone())
-            .filter(|name| !report.databases.iter().any(|it| it.name == *name && it.rolled_back))
-            .collect();
-        let blame = if matches!(
-            error,
-            RollbackError::Interrupted(_) | RollbackError::Snapshot(SnapshotError::Interrupted(_))
-        ) {
-            Blame::Interrupted
-        } else {
-            Blame::Work
-        };
-        let aftermath = match changed.is_empty() {
-            true => Aftermath::Untouched,
-            false => Aftermath::Mixed { run: request.state.run.clone(), changed },
-        };
-        Failure { blame, aftermath, error: Box::new(error) }
-    })
+    result.map_err(|error| left(request.state, report, error))
+}
+
+/// A rollback that failed: what it did not take back is still changed.
+fn left(state: &RunState, report: &RunReport, error: RollbackError) -> Failure {
+    let blame = match error {
+        RollbackError::Interrupted(_) | RollbackError::Snapshot(SnapshotError::Interrupted(_)) => Blame::Interrupted,
+        _ => Blame::Work,
+    };
+    Failure { blame, aftermath: aftermath(state, report), error: Box::new(error) }
+}
+
+fn aftermath(state: &RunState, report: &RunReport) -> Aftermath {
+    let back = |name: &DatabaseName| report.databases.iter().any(|it| it.name == *name && it.rolled_back);
+    let changed = state.changed().map(|it| it.identity.name.clone()).filter(|name| !back(name)).collect();
+    Aftermath::changed(state, changed)
 }
 
 struct Back<'a> {
@@ -309,12 +319,13 @@ impl Back<'_> {
         request: &Request<'_>,
         report: &mut RunReport,
     ) -> Result<Vec<DatabaseName>, RollbackError> {
-        self.end_what_is_left().await?;
         let names = self.to_restore(request.only).await?;
+        // Proven before the first entry: a rollback that cannot even begin leaves the run as it was, so that the next release
+        // is not refused for it.
+        let manifests = self.proven(world, &names).await?;
         let why = request.why.to_owned();
         journal.write(Fact::RollbackStart { databases: names.iter().cloned().collect(), why }).await?;
         self.already_swapped(journal, report).await?;
-        let manifests = self.proven(world, &names).await?;
         world.tell(Event::Stage(Stage::Restore));
         let restored = self.restore_all(world, journal, manifests).await?;
         world.tell(Event::Stage(Stage::Swap));
@@ -394,26 +405,12 @@ impl Back<'_> {
         swap::took_place(&mut session, std::slice::from_ref(swap)).await.map_err(failed(&it.identity.name))
     }
 
-    /// Ends the run's own sessions that outlived the process which opened them. A migration is one message: the server
-    /// goes on to its COMMIT although nobody listens any more, and could commit after we have looked.
-    async fn end_what_is_left(&self) -> Result<(), RollbackError> {
-        for it in self.state.changed() {
-            let name = &it.identity.name;
-            let mut session = self.maintenance(name).await?;
-            let left = leftover::end(&mut session, &self.state.run, &it.identity.dbname).await.map_err(failed(name))?;
-            if !left.is_empty() {
-                return Err(RollbackError::StillAtWork { database: name.clone(), sessions: list(&left) });
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a step that was announced left anything: its ledger rows are committed with its changes. One that is still
-    /// at work counts as a change.
+    /// Whether a step that was announced left anything: its ledger rows are committed with its changes. A database that
+    /// somebody has dropped is not as it was.
     async fn was_changed(&self, it: &DatabaseState) -> Result<bool, RollbackError> {
         let name = &it.identity.name;
-        let left = leftover::sessions(&mut self.maintenance(name).await?, &self.state.run, &it.identity.dbname).await;
-        if !left.map_err(failed(name))?.is_empty() {
+        let mut server = self.maintenance(name).await?;
+        if database_oid(&mut server, &it.identity.dbname).await.map_err(failed(name))?.is_none() {
             return Ok(true);
         }
         let url = &self.database(name)?.url;
@@ -450,6 +447,8 @@ impl Back<'_> {
         let proofs = names.iter().map(|name| async move {
             let manifest = self.manifest(name).await?;
             dump::prove(world, self.store, &self.state.run, &manifest).await?;
+            let stored_bytes = manifest.archive.digests.stored_bytes;
+            world.tell(Event::SnapshotVerified { database: name.clone(), stored_bytes });
             Ok(manifest)
         });
         let proven: Vec<Result<Manifest, SnapshotError>> = stream::iter(proofs).buffered(AT_ONCE).collect().await;
@@ -523,8 +522,9 @@ impl Back<'_> {
         let properties: Vec<_> = group.iter().map(|it| &it.manifest.properties).collect();
         let swapped = swap::swap(url, &self.state.run, &swaps, &properties).await?;
         note(report, &swaps);
-        let kept = swaps.iter().map(|swap| (swap.database.clone(), swap.kept_as.clone())).collect();
-        world.tell(Event::Swapped { databases: kept, seconds: swapped.seconds });
+        let kept =
+            swaps.iter().filter(|swap| swap.replaces()).map(|swap| (swap.database.clone(), swap.kept_as.clone()));
+        world.tell(Event::Swapped { databases: kept.collect(), seconds: swapped.seconds });
         for text in swapped.notes {
             world.tell(Event::Noted(text));
         }
@@ -555,6 +555,6 @@ fn note(report: &mut RunReport, swaps: &[Swap]) {
         let it = report.database(&swap.database);
         it.rolled_back = true;
         it.via = Some("snapshot");
-        it.kept_as = Some(swap.kept_as.clone());
+        it.kept_as = swap.replaces().then(|| swap.kept_as.clone());
     }
 }

@@ -92,6 +92,8 @@ pub struct Ended {
     pub changed: BTreeSet<DatabaseName>,
     /// The first failure.
     pub failed: Option<StepError>,
+    /// Whether a wish to stop left something undone.
+    pub cut_short: bool,
 }
 
 /// What steps share.
@@ -137,6 +139,11 @@ impl<'a> Context<'a> {
         self.has_ledger.lock().expect("nobody panics while holding this").insert(step.database.clone());
     }
 
+    /// A wish to stop left something undone.
+    pub(super) fn cut_short(&self) {
+        self.ended().cut_short = true;
+    }
+
     /// A database that was changed by something else than a migration of its own.
     pub(super) fn mark_changed(&self, database: &DatabaseName) {
         self.ended().changed.insert(database.clone());
@@ -178,6 +185,7 @@ pub async fn run_all(context: Context<'_>, survey: &Survey) -> Ended {
         }
     }
     drop(running);
+    context.ended().cut_short |= !waiting.is_empty();
     context.ended.into_inner().expect("nobody panicked while holding this")
 }
 
@@ -236,7 +244,7 @@ async fn run_one(
         context.ended().changed.insert(step.database.clone());
     }
     let message = error.to_string();
-    let fact = Fact::StepFailed { step: step_name, database, applied: mine, changed, message };
+    let fact = Fact::StepFailed { step: step_name, database, applied: mine, left_something: changed, message };
     // What went wrong with the database matters more than what then goes wrong with the journal.
     let _ = context.journal.write(fact).await;
     Err(error)
@@ -270,6 +278,7 @@ async fn apply_files(
     let mut session = session(step, context).await?;
     for file in files {
         if stop.requested() {
+            context.cut_short();
             break;
         }
         apply_file(context, step, &mut session, file, &[], &[]).await?;
@@ -334,6 +343,7 @@ async fn apply_refinery(
     let history = history.map_err(|source| (StepError::Refinery { database: database(), source }, false))?;
     for pending in &history.pending {
         if stop.requested() {
+            context.cut_short();
             break;
         }
         let file = &files[pending.index];

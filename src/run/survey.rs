@@ -53,7 +53,7 @@ pub struct Found {
     pub has_ledger: bool,
     /// The newest run that its ledger names.
     pub last_run: Option<String>,
-    /// Migrations in its ledger.
+    /// Migrations in its ledger, and those that refinery itself applied.
     pub applied: usize,
     /// Steps that its ledger knows and the plan does not.
     pub strange_steps: Vec<String>,
@@ -195,6 +195,17 @@ pub struct DriftError {
     drift: Vec<String>,
 }
 
+/// A database could not be looked at.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("{database}: {source}")]
+#[diagnostic(code("survey.unreachable"))]
+pub struct Unreachable {
+    database: DatabaseName,
+    #[source]
+    #[diagnostic_source]
+    source: SurveyError,
+}
+
 /// Looks at the databases of a plan (all, or only those named), side by side.
 pub async fn survey(world: &World, plan: &Plan, only: Option<&BTreeSet<DatabaseName>>) -> Survey {
     let wanted = |name: &DatabaseName| only.is_none_or(|only| only.contains(name));
@@ -236,6 +247,7 @@ async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<
     let here: Vec<&Step> = plan.steps.iter().filter(|step| step.database == database.name).collect();
     let has_ledger = rows.is_some();
     let rows = rows.unwrap_or_default();
+    let mut applied = rows.iter().filter(|row| row.finished).count();
     for step in &here {
         let own: Vec<&Applied> = rows.iter().filter(|row| row.step == step.name.as_str()).collect();
         let state = match &step.kind {
@@ -243,7 +255,11 @@ async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<
             Kind::Refinery(files) => {
                 let mut state = drift_of(&files.migrations, &own);
                 match refinery_history::history(&mut session, &files.migrations).await? {
-                    Ok(history) => state.pending = history.pending.iter().map(|it| it.index).collect(),
+                    Ok(history) => {
+                        state.pending = history.pending.iter().map(|it| it.index).collect();
+                        // What an application applied through refinery has no row of ours.
+                        applied += (files.migrations.len() - state.pending.len()).saturating_sub(own.len());
+                    }
                     Err(disagrees) => state.drift.push(Drift::Refinery(disagrees.to_string())),
                 }
                 state
@@ -269,7 +285,7 @@ async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<
         oid,
         has_ledger,
         last_run: rows.iter().map(|row| row.run.clone()).max(),
-        applied: rows.iter().filter(|row| row.finished).count(),
+        applied,
         strange_steps: strange.into_iter().map(str::to_owned).collect(),
     };
     Ok((found, steps, session))
@@ -382,7 +398,13 @@ async fn look_at_copy(
     };
     let source = match sessions.get_mut(&copy.from.database) {
         Some(session) => session,
-        None => own.insert(connect(source_url, "migrate survey").await?),
+        None => match connect(source_url, "migrate survey").await {
+            Ok(session) => own.insert(session),
+            Err(error) => {
+                sessions.insert(step.database.clone(), target);
+                return Ok(pending(CopyPending::Unknown(format!("{}: {error}", copy.from.database))));
+            }
+        },
     };
     let compared = copy::compare(source, &mut target, copy).await;
     sessions.insert(step.database.clone(), target);
@@ -397,10 +419,13 @@ impl Survey {
     ///
     /// # Errors
     /// How it did not.
-    pub fn all_reachable(self) -> Result<Self, SurveyError> {
+    pub fn all_reachable(self) -> Result<Self, Unreachable> {
         let mut databases = BTreeMap::new();
-        for (name, found) in self.databases {
-            databases.insert(name, Ok(found?));
+        for (database, found) in self.databases {
+            match found {
+                Ok(found) => drop(databases.insert(database, Ok(found))),
+                Err(source) => return Err(Unreachable { database, source }),
+            }
         }
         Ok(Self { databases, steps: self.steps })
     }

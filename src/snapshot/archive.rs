@@ -17,6 +17,8 @@ use crate::outside::store::StoreError;
 pub const CHUNK: usize = 256 << 10;
 /// Chunks that wait between two stages.
 const WAITING: usize = 8;
+/// Pieces of the store that wait to be decompressed. They are large, and the store reads ahead by itself.
+const PIECES_WAITING: usize = 1;
 /// Level 1 costs a quarter of gzip's default time, for archives about a tenth larger.
 const LEVEL: Compression = Compression::new(1);
 
@@ -110,7 +112,7 @@ pub fn compress() -> Stage {
 /// Starts decompressing: gzip in, plain bytes out.
 #[must_use]
 pub fn decompress() -> Stage {
-    let (input, packed) = mpsc::channel(WAITING);
+    let (input, packed) = mpsc::channel(PIECES_WAITING);
     let (plain, output) = mpsc::channel(WAITING);
     let done = tokio::task::spawn_blocking(move || unpack(packed, Some(plain)));
     Stage { input, output, done }
@@ -150,7 +152,7 @@ pub async fn read_through(
     mut archive: impl Stream<Item = Result<Bytes, StoreError>> + Unpin,
     progress: impl Fn(u64),
 ) -> Result<Digests, Unreadable> {
-    let (input, packed) = mpsc::channel(WAITING);
+    let (input, packed) = mpsc::channel(PIECES_WAITING);
     let done = tokio::task::spawn_blocking(move || unpack(packed, None));
     let mut so_far = 0;
     while let Some(chunk) = archive.next().await {

@@ -23,6 +23,8 @@ use super::{SnapshotError, archive_key, manifest_key};
 
 /// `pg_dump` waits this long for the lock of a table, in milliseconds, before it gives up.
 const LOCK_WAIT_MS: u32 = 60_000;
+/// How an archive in the custom format begins.
+const MAGIC: &[u8] = b"PGDMP";
 /// Progress is told after each so many uncompressed bytes.
 const PROGRESS: u64 = 16 << 20;
 
@@ -56,9 +58,10 @@ pub async fn take(world: &World, store: &Store, run: &RunId, database: &Database
     // Both to their end, whatever the other does: an upload that is dropped half way leaves parts behind.
     let (sent, counted) = tokio::join!(
         send(world, store, run, database, &tools, &exported.id),
-        row_counts(&mut session, &contents.tables),
+        // Counting waits for locks that others hold, which a wish to stop must not.
+        world.interrupt.or(row_counts(&mut session, &contents.tables)),
     );
-    let (digests, tables) = (sent?, counted.map_err(SnapshotError::database(name))?);
+    let (digests, tables) = (sent?, counted?.map_err(SnapshotError::database(name))?);
     let manifest = Manifest {
         format: super::manifest::FORMAT,
         run: run.clone(),
@@ -165,12 +168,13 @@ async fn pump(
     let broke = |source| SnapshotError::Stream { database: name.clone(), program: "pg_dump", source };
     let Stage { input, mut output, done } = archive::compress();
     let reading = async {
-        let mut so_far = 0u64;
+        let (mut so_far, mut is_archive) = (0u64, false);
         loop {
             let chunk = read_chunk(&mut stdout).await.map_err(broke)?;
+            is_archive |= so_far == 0 && chunk.starts_with(MAGIC);
             if chunk.is_empty() || input.send(chunk.clone()).await.is_err() {
                 drop(input);
-                return Ok::<_, SnapshotError>(());
+                return Ok::<_, SnapshotError>(is_archive);
             }
             let before = so_far;
             so_far += chunk.len() as u64;
@@ -185,7 +189,7 @@ async fn pump(
         }
         Ok(())
     };
-    tokio::try_join!(reading, writing)?;
+    let (is_archive, ()) = tokio::try_join!(reading, writing)?;
     let digests = archive::join(done).await.map_err(broke)?;
     dump.finish().await.map_err(|source| SnapshotError::Program {
         database: name.clone(),
@@ -193,6 +197,9 @@ async fn pump(
         help: "Nothing was applied; run the same command again.".into(),
         source,
     })?;
+    if !is_archive {
+        return Err(SnapshotError::NoArchive { database: name.clone(), bytes: digests.bytes });
+    }
     Ok(digests)
 }
 
@@ -222,10 +229,7 @@ pub async fn prove(world: &World, store: &Store, run: &RunId, manifest: &Manifes
     }
     let reading = archive::read_through(store.read(&key, size), |_| ());
     match world.interrupt.or(reading).await? {
-        Ok(found) if found == expected => {
-            world.tell(Event::SnapshotVerified { database: name.clone(), stored_bytes: size });
-            Ok(())
-        }
+        Ok(found) if found == expected => Ok(()),
         Ok(found) => {
             Err(damaged(format!("its SHA-256 is {}, and {} was sent", found.stored_sha256, expected.stored_sha256)))
         }

@@ -43,6 +43,18 @@ pub enum SnapshotError {
         #[source]
         source: ToolError,
     },
+    /// `pg_dump` said that all was well, and gave something else.
+    #[error("{database}: the snapshot is incomplete: what pg_dump gave is no archive ({bytes} bytes)")]
+    #[diagnostic(
+        code("snapshot.no_archive"),
+        help("Nothing was applied. Look at the pg_dump that is used: `migrate doctor` names its version.")
+    )]
+    NoArchive {
+        /// Which database.
+        database: DatabaseName,
+        /// What it gave.
+        bytes: u64,
+    },
     /// The pipe to or from a program broke.
     #[error("{database}: the stream between {program} and the store broke")]
     #[diagnostic(code("snapshot.stream"))]

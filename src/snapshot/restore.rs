@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use futures::StreamExt;
+use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use tokio::io::AsyncWriteExt;
 
@@ -26,10 +27,15 @@ const NAME_LIMIT: usize = 63;
 /// Progress is told after each so many compressed bytes.
 const PROGRESS: u64 = 8 << 20;
 
-/// A name for a database beside `dbname` that says what it is for and which run it belongs to.
+/// A name for a database beside `dbname` that says what it is for and which run it belongs to. Where there is no room for
+/// the whole name, a digest of it tells databases apart that begin alike.
 #[must_use]
 pub fn name_beside(dbname: &str, what: &str, run: &RunId) -> String {
-    let tail = format!("__{what}_{}", run.as_str().replace('-', "_"));
+    let mut tail = format!("__{what}_{}", run.as_str().replace('-', "_"));
+    if dbname.len() + tail.len() > NAME_LIMIT {
+        let digest = Sha256::digest(dbname);
+        tail = format!("_{:02x}{:02x}{:02x}{tail}", digest[0], digest[1], digest[2]);
+    }
     let mut room = NAME_LIMIT.saturating_sub(tail.len()).min(dbname.len());
     while !dbname.is_char_boundary(room) {
         room -= 1;
@@ -247,5 +253,6 @@ mod tests {
         assert_eq!(name_beside("mobius", "restore", &run), "mobius__restore_20261121_174311_482k3f");
         let long = name_beside(&"ü".repeat(31), "replaced", &run);
         assert!(long.len() <= NAME_LIMIT && long.ends_with("__replaced_20261121_174311_482k3f"), "{long}");
+        assert_ne!(long, name_beside(&"ü".repeat(30), "replaced", &run));
     }
 }

@@ -130,8 +130,7 @@ async fn exchange(
         for swap in swaps {
             let rename =
                 |from: &str, to: &str| format!("ALTER DATABASE {} RENAME TO {}", identifier(from), identifier(to));
-            // Somebody may have dropped it by hand: then there is nothing to keep.
-            if swap.oid != 0 {
+            if swap.replaces() {
                 sqlx::raw_sql(made(rename(&swap.dbname, &swap.kept_as))).execute(&mut *session).await?;
             }
             sqlx::raw_sql(made(rename(&swap.side, &swap.dbname))).execute(&mut *session).await?;

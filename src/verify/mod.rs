@@ -113,6 +113,6 @@ impl ChecksFailed {
         owners.dedup();
         let names: Vec<&str> = bad.iter().map(|it| it.name.as_str()).collect();
         let asked = if owners.is_empty() { String::new() } else { format!(" Its owner is {}.", owners.join(", ")) };
-        Some(Self { failed, help: format!("Run `migrate verify {} --json` to see the keys.{asked}", names.join(" ")) })
+        Some(Self { failed, help: format!("`migrate verify {}` shows the keys.{asked}", names.join(" ")) })
     }
 }

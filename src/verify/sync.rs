@@ -51,7 +51,8 @@ pub struct SyncReport {
     /// Columns outside the comparison that differ in rows that are otherwise equal: a warning. Empty unless the check
     /// holds.
     pub stale: Vec<StaleColumn>,
-    /// The finding as a sentence.
+    /// The finding as a sentence. Whoever writes the report as JSON writes it as its own.
+    #[serde(skip)]
     pub detail: String,
 }
 
@@ -301,7 +302,7 @@ fn differences(check: &SyncCheck, findings: &Findings) -> Option<String> {
 
 fn agreement(check: &SyncCheck, findings: &Findings, stale: &[StaleColumn]) -> String {
     let (source, target) = (Named(&check.source), Named(&check.target));
-    let mut text = format!("{target} is in sync with {source}: {} rows", findings.source_rows);
+    let mut text = format!("{target} is in sync with {source}, {} rows", findings.source_rows);
     if findings.late > 0 {
         text += &format!(" ({} of them written during the check)", findings.late);
     }
@@ -317,6 +318,6 @@ struct Named<'a>(&'a TableRef);
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: table {}", self.0.database, self.0.table)
+        write!(f, "{}.{}", self.0.database, self.0.table)
     }
 }

@@ -27,6 +27,13 @@ impl Fingerprint {
         Fingerprint(kept.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
+    /// The same without the rows of these tables, which hold times.
+    pub(crate) fn without_rows_of(&self, tables: &[&str]) -> Fingerprint {
+        let is_left_out = |key: &str| tables.iter().any(|table| key == format!("rows of table {table}"));
+        let kept = self.0.iter().filter(|(key, _)| !is_left_out(key));
+        Fingerprint(kept.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
     /// The things in it, by kind and identity.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)

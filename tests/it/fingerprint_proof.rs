@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 use crate::fingerprint::{assert_same, fingerprint};
 use crate::harness::{OWNER, as_superuser, cluster, connect, execute, fresh_database};
 
-const ZOO: &str = include_str!("zoo.sql");
+pub(crate) const ZOO: &str = include_str!("zoo.sql");
 
 /// What only a superuser may make.
 const SUPERUSER_ZOO: &str = "
@@ -59,7 +59,8 @@ const SUPERUSER_ZOO: &str = "
     ALTER FUNCTION zoo.with_extension() DEPENDS ON EXTENSION plpgsql;
 ";
 
-async fn make_roles() {
+/// The roles that the zoo speaks of.
+pub(crate) async fn make_roles() {
     static MADE: OnceCell<()> = OnceCell::const_new();
     MADE.get_or_init(|| async {
         let mut server = connect(&cluster().url("postgres", "postgres")).await;

@@ -1,12 +1,26 @@
 //! One integration binary: it links once, and its tests share one cluster.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests print what they measured")]
+#![allow(clippy::disallowed_methods, reason = "tests make the world that `World` gathers")]
+
 mod cluster_proof;
+mod commands;
 mod copy;
+mod drift;
+mod exit_codes;
 mod fingerprint;
 mod fingerprint_proof;
+mod four;
 mod gcs_proof;
 mod gcs_server;
 mod harness;
+mod kill;
+mod kinds;
+mod memory;
+mod no_leaks;
 mod release;
+mod rollback;
+mod round_trip;
+mod store;
 mod sync;
 mod world;

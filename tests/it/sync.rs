@@ -126,7 +126,7 @@ async fn fifty_thousand_published_rows_are_in_sync_across_time_zones() {
     assert!(report.stale.is_empty() && report.sample.is_empty());
     assert_eq!(
         report.detail,
-        "mobius_chat: table published_rag_metadata is in sync with mobius_rag: table rag_published_embeddings: 50000 rows"
+        "mobius_chat.published_rag_metadata is in sync with mobius_rag.rag_published_embeddings, 50000 rows"
     );
     assert_eq!(one(&mut two.target, "SHOW TimeZone").await, "Asia/Kolkata", "the session is as it was");
 }
@@ -143,7 +143,7 @@ async fn differences_are_counted_and_named() {
     assert!(!report.holds);
     assert_eq!((report.source_rows, report.target_rows), (30, 29));
     assert_eq!((report.missing, report.extra, report.different), (2, 1, 2));
-    assert_eq!(report.detail, "two: table t is not in sync with one: table t: 2 missing, 1 extra, 2 different");
+    assert_eq!(report.detail, "two.t is not in sync with one.t: 2 missing, 1 extra, 2 different");
     let expected = [
         sample("3", "missing at the target"),
         sample("4", "missing at the target"),

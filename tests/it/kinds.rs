@@ -1,0 +1,7 @@
+//! The kinds of step in a release, typed as a user types them: `sql`, `refinery`, `copy`.
+
+mod copy;
+mod limits;
+mod refinery;
+mod session;
+mod sql;

@@ -1,0 +1,59 @@
+//! What a migration does to its session does not reach the next one, nor the ledger.
+
+use crate::world::TestWorld;
+
+/// Applies `first`, then a second file that looks at the session, with and without a transaction.
+async fn two(hint: &str, first: &str, second: &str) -> TestWorld {
+    let world = TestWorld::new(hint, &["a"]).await;
+    world.sql_plan("");
+    world.sql("a", "create table seen (what text)").await;
+    world.file("migrations/a/001_first.sql", first);
+    world.file("migrations/a/002_inside.sql", second);
+    world.file("migrations/a/003_bare.sql", &format!("-- migrate:no-transaction\n{second}"));
+    world.file("migrations/a/004_bare.sql", &format!("-- migrate:no-transaction\n{first}"));
+    world.file("migrations/a/005_inside.sql", second);
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    let rows = "select count(*) from migrate.ledger where state = 'applied'";
+    assert_eq!(world.value("a", rows).await, "5");
+    world
+}
+
+async fn seen(world: &TestWorld) -> String {
+    world.value("a", "select string_agg(distinct what, ' and ') from seen").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_do_not_leak() {
+    let first = "select pg_catalog.set_config('search_path', '', false);\nselect set_config('standard_conforming_strings', 'off', false);\n\
+                 set default_transaction_isolation = 'serializable';\nset timezone = 'Asia/Tokyo';\n\
+                 select 'back\\\\slash';\nset escape_string_warning = off;\nset check_function_bodies = off;\n";
+    let second = "insert into seen select current_setting('search_path') || ' ' || \
+                  current_setting('standard_conforming_strings') || ' ' || current_setting('transaction_isolation') || \
+                  ' ' || current_setting('check_function_bodies');\n";
+    let world = two("leak_settings", first, second).await;
+    assert_eq!(seen(&world).await, "\"$user\", public on read committed on");
+    let text = world.value("a", "select up_sql from migrate.ledger where name = '001_first'").await;
+    assert_eq!(text, first, "the row is written whatever the file says about backslashes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_does_not_leak() {
+    let superuser = crate::harness::cluster().url("postgres", "postgres");
+    let mut session = crate::harness::connect(&superuser).await;
+    crate::harness::execute(&mut session, "create role leaky; grant leaky to release").await;
+    let first = "create table if not exists t (id int);\nset role leaky;\nselect current_user;\n";
+    let world = two("leak_role", first, "insert into seen select current_user;\n").await;
+    assert_eq!(seen(&world).await, "release");
+    let owner = "select tableowner from pg_tables where tablename = 'ledger'";
+    assert_eq!(world.value("a", owner).await, "release");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn temporary_tables_locks_and_statements_do_not_leak() {
+    let first = "create temp table passing (id int);\nselect pg_advisory_lock(7);\nprepare p as select 1;\nlisten c;\n";
+    let second = "insert into seen select format('%s %s %s %s', to_regclass('passing'), (select count(*) from pg_locks \
+                  where locktype = 'advisory' and objid = 7 and pid = pg_backend_pid()), (select count(*) from \
+                  pg_prepared_statements), (select count(*) from pg_listening_channels()));\n";
+    let world = two("leak_temp", first, second).await;
+    assert_eq!(seen(&world).await, " 0 0 0");
+}

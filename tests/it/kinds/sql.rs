@@ -1,0 +1,135 @@
+//! `kind = "sql"`: the order, both ways back, and what the ledger says.
+
+use crate::world::{TestWorld, assert_same};
+
+/// The ledger's rows in the order in which they were written.
+async fn applied(world: &TestWorld) -> String {
+    world.value("a", "select string_agg(name, ' ' order by started_at, finished_at) from migrate.ledger").await
+}
+
+async fn world(hint: &str, files: &[(&str, &str)]) -> TestWorld {
+    let world = TestWorld::new(hint, &["a"]).await;
+    world.sql_plan("");
+    for (name, text) in files {
+        world.file(&format!("migrations/a/{name}.sql"), text);
+    }
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_run_by_number_then_name_and_duplicates_are_reported() {
+    let files = [
+        ("10_last", "create view v as select wide from t;"),
+        ("9_b", "alter table t add wide int;"),
+        ("009_a", "create table t (id int);"),
+    ];
+    let world = world("sql_order", &files).await;
+    let plan = world.run(&["plan"]);
+    assert!(plan.expect(0).stdout.contains("a number stands more than once, 009: 009_a, 9_b"), "{}", plan.stdout);
+    assert_eq!(world.json(0, &["plan"])["steps"][0]["duplicate_numbers"][0], "009: 009_a, 9_b");
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    assert_eq!(applied(&world).await, "009_a 9_b 10_last");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_says_everything() {
+    let files = [
+        ("001_section", "create table one (v text default 'it''s \\');\n-- migrate:down\ndrop table one;\n"),
+        ("002_beside", "create table two (id int);\n"),
+        ("002_beside.down", "drop table two;\n"),
+        ("003_none", "-- migrate:no-transaction\ncreate index concurrently i on two (id);\n"),
+    ];
+    let world = world("sql_ledger", &files).await;
+    let run = world.json(0, &["apply", "--yes"])["run"].as_str().expect("an id").to_owned();
+    let bad = "select string_agg(name, ' ') from migrate.ledger where not coalesce(step = 'a-schema' and kind = 'sql' and \
+               checksum ~ '^[0-9a-f]{64}$' and state = 'applied' and started_at <= finished_at and started_at > now() - \
+               interval '1 hour' and execution_ms >= 0 and applied_by like '%_@_%'";
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        world.value("a", &format!("{bad} and tool_version = '{version}' and run = '{run}', false)")).await,
+        "NULL"
+    );
+    let column = async |name: &str, column: &str| {
+        world.value("a", &format!("select {column} from migrate.ledger where name = '{name}'")).await
+    };
+    assert_eq!(column("001_section", "up_sql").await, "create table one (v text default 'it''s \\');\n");
+    assert_eq!(column("001_section", "down_sql").await.trim(), "drop table one;");
+    assert_eq!(column("002_beside", "down_sql").await, "drop table two;\n");
+    assert_eq!(column("003_none", "down_sql").await, "NULL");
+    assert!(column("003_none", "up_sql").await.contains("create index concurrently i on two (id);"));
+    // What the store keeps is what the ledger keeps.
+    let kept = world.object("002_beside.down.sql");
+    assert_eq!(std::fs::read_to_string(kept).expect("kept"), "drop table two;\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_transaction_each_statement_is_its_own() {
+    let text = "-- migrate:no-transaction\n\
+                create table t (id int);\ninsert into t select 1;\n\
+                create index concurrently i on t (id);\n\
+                create function f() returns int language plpgsql as $$ begin return 1; end $$;\n\
+                insert into t select pg_current_xact_id()::text::bigint % 1000000;\nselect 1/0;\n";
+    let world = world("sql_bare", &[("001_bare", text)]).await;
+    let before = world.fingerprints().await;
+    world.sql_plan("[run]\non_failure = \"halt\"\n");
+    let ran = world.run(&["apply", "--yes"]);
+    ran.expect(4).says("`001_bare` failed at migrations/a/001_bare.sql:7:1").says("SQLSTATE 22012");
+    // Everything before the failure is there, and the intent is in the ledger.
+    assert_eq!(world.value("a", "select count(*) || ' ' || f() from t").await, "2 1");
+    assert_eq!(world.value("a", "select indisvalid from pg_index where indexrelid = 'i'::regclass").await, "true");
+    assert_eq!(world.value("a", "select state from migrate.ledger").await, "started");
+    let _ = world.run(&["rollback", "--yes"]).expect(0);
+    assert_same(&before, &world.fingerprints().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_fails_late_leaves_nothing() {
+    for (hint, text) in [
+        ("sql_late", "create table t (id int);\ninsert into t values (1);\nselect 1/0;\n"),
+        ("sql_late_begun", "begin;\ncreate table t (id int);\ninsert into t values (1);\nselect 1/0;\ncommit;\n"),
+        (
+            "sql_late_deferred",
+            "create table t (id int unique deferrable initially deferred);\ninsert into t values (1), (1);\n",
+        ),
+    ] {
+        let world = world(hint, &[("001_late", text)]).await;
+        let before = world.fingerprints().await;
+        let _ = world.run(&["apply", "--yes"]).expect(1).ends("No database was changed.");
+        assert_same(&before, &world.fingerprints().await);
+    }
+}
+
+/// The row cannot be written: neither may the migration stay, whether or not its file says BEGIN and COMMIT.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_and_its_ledger_row_are_one_commit() {
+    let world = world("sql_atomic", &[("001_first", "create table one (id int);\n")]).await;
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    world.sql("a", "alter table migrate.ledger add constraint none check (name not like '002%')").await;
+    let before = world.fingerprints().await;
+    for text in ["create table two (id int);\n", "begin;\ncreate table two (id int);\ncommit;\n"] {
+        world.file("migrations/a/002_second.sql", text);
+        let ran = world.run(&["apply", "--yes"]);
+        ran.expect(1).says("the ledger row of `002_second` could not be written").says("SQLSTATE 23514");
+        ran.ends("No database was changed.");
+        assert_same(&before, &world.fingerprints().await);
+    }
+    world.sql("a", "alter table migrate.ledger drop constraint none").await;
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    let same = "select (select xmin::text from pg_class where relname = 'two') = (select xmin::text from migrate.ledger \
+                where name = '002_second')";
+    assert_eq!(world.value("a", same).await, "true", "one transaction wrote both");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_back_by_snapshot_and_forward_again() {
+    let files = [("001_t", "create table t (id serial primary key);\n"), ("002_t", "insert into t default values;\n")];
+    let world = world("sql_round", &files).await;
+    let before = world.fingerprints().await;
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    let rows = "select count(*) || ' ' || max(id) from t";
+    assert_eq!(world.value("a", rows).await, "1 1");
+    let _ = world.run(&["rollback", "--yes"]).expect(0);
+    assert_same(&before, &world.fingerprints().await);
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    assert_eq!(world.value("a", rows).await, "1 1");
+}

@@ -1,0 +1,64 @@
+//! How much memory `migrate` takes for a database of a gigabyte.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::gcs_server::{BUCKET, GcsServer};
+use crate::rollback::release;
+use crate::world::{Ran, TestWorld};
+
+/// What `migrate` may take at its peak, whatever the size of the databases.
+const LIMIT_KIB: u64 = 100 * 1024;
+
+/// Text, JSON and numbers, each row in the page and not beside it. The rows repeat too far apart for gzip to notice.
+const GIGABYTE: &str = "
+    create table seed as
+        select (select string_agg(md5(random()::text || n || m), '') from generate_series(1, 25) m) body,
+               jsonb_build_object('id', n, 'tags', jsonb_build_array(md5(n::text), 'b'), 'at', random()) doc,
+               (select array_agg(random() * n * m) from generate_series(1, 64) m) numbers
+        from generate_series(1, 1000) n;
+    create table big (id bigint, body text, doc jsonb, numbers float8[]);
+    insert into big select n, body || n, doc, numbers
+        from generate_series(1, 700) n, seed;
+    drop table seed;";
+
+/// Runs to the end. Gives the peak of the process's memory, in KiB.
+async fn peak(world: &TestWorld, args: &[&str]) -> u64 {
+    let (begun, mut child) = (Instant::now(), world.start(args));
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    while child.try_wait().expect("our child").is_none() {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let now = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        peak = peak.max(now.unwrap_or(0));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let ran: Ran = child.wait_with_output().expect("our child").into();
+    ran.expect(0);
+    println!("{}: {:.1} MiB at most, {:.1} s", args[0], peak as f64 / 1024.0, begun.elapsed().as_secs_f64());
+    peak
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gigabyte_there_and_back() {
+    let mut world = release("memory", &["rag"]).await;
+    let server = GcsServer::start();
+    for (name, value) in server.env(BUCKET) {
+        world.set(&name, value);
+    }
+    let begun = Instant::now();
+    world.sql("rag", GIGABYTE).await;
+    let size: u64 = world.value("rag", "pg_database_size(current_database())").await.parse().expect("a number");
+    println!("a database of {} MiB, made in {:.1} s", size >> 20, begun.elapsed().as_secs_f64());
+    assert!(size >= 1 << 30, "{size}");
+
+    let folder = format!("file://{}", world.store().display());
+    for store in [&folder, &format!("gs://{BUCKET}/releases")] {
+        world.set("MIGRATE_STORE", store);
+        for args in [["apply", "--yes"], ["rollback", "--yes"]] {
+            let peak = peak(&world, &args).await;
+            assert!(peak > 0 && peak < LIMIT_KIB, "{store}: {} took {peak} KiB", args[0]);
+        }
+    }
+    assert_eq!(world.value("rag", "select count(*) from big").await, "700000");
+}
