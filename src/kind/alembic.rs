@@ -16,9 +16,6 @@ use super::Migration;
 use super::migration::Limits;
 use super::program::Surroundings;
 
-/// Stands before what we asked for: `env.py` and revisions print lines of their own.
-const MARK: &str = "--migrate-alembic-answer--";
-
 /// Lists all revisions, parents first.
 const LIST: &str = r#"
 import json, sys
@@ -30,8 +27,8 @@ found = [
     {"revision": it.revision, "parents": down(it.down_revision), "depends": down(it.dependencies), "path": it.path}
     for it in scripts.walk_revisions()
 ]
-print()
-print(sys.argv[2] + json.dumps({"revisions": list(reversed(found)), "heads": list(scripts.get_heads())}))
+with open(sys.argv[2], "w", encoding="utf-8") as answer:
+    json.dump({"revisions": list(reversed(found)), "heads": list(scripts.get_heads())}, answer)
 "#;
 
 /// Renders the SQL of each revision that is named, from its parent on.
@@ -44,8 +41,8 @@ for span in sys.argv[3:]:
     text = io.StringIO()
     command.upgrade(Config(sys.argv[1], output_buffer=text), span, sql=True)
     rendered.append(text.getvalue())
-print()
-print(sys.argv[2] + json.dumps(rendered))
+with open(sys.argv[2], "w", encoding="utf-8") as answer:
+    json.dump(rendered, answer)
 "#;
 
 /// An `alembic` step.
@@ -118,6 +115,26 @@ pub enum AlembicError {
         /// Which.
         heads: String,
     },
+    /// What Alembic renders for a revision depends on more than one parent.
+    #[error("revision `{revision}` cannot be rendered as SQL: it does not follow `{before}` alone")]
+    #[diagnostic(
+        code("alembic.not_linear"),
+        help("Leave `mode = \"sql\"` away: Alembic itself knows its way through branches.")
+    )]
+    NotLinear {
+        /// The revision.
+        revision: String,
+        /// The one before it.
+        before: String,
+    },
+    /// No file for the answer.
+    #[error("there is no temporary file for Alembic's answer")]
+    #[diagnostic(code("alembic.exchange"), help("Check that the folder for temporary files can be written."))]
+    Exchange {
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The file of a revision cannot be read.
     #[error("{} cannot be read", path.display())]
     #[diagnostic(code("alembic.file"))]
@@ -181,12 +198,7 @@ impl Alembic {
         interrupt: &Interrupt,
         limits: &Limits,
     ) -> Result<Vec<String>, AlembicError> {
-        let from = |revision: &&str| {
-            let parent = revisions.parents.get(*revision).and_then(|it| it.first());
-            format!("{}:{revision}", parent.map_or("base", String::as_str))
-        };
-        let spans: Vec<String> = pending.iter().map(from).collect();
-        self.ask(RENDER, &spans, interrupt, limits).await
+        self.ask(RENDER, &revisions.spans(pending)?, interrupt, limits).await
     }
 
     async fn ask<T: serde::de::DeserializeOwned>(
@@ -196,12 +208,16 @@ impl Alembic {
         interrupt: &Interrupt,
         limits: &Limits,
     ) -> Result<T, AlembicError> {
-        let first = [self.interpreter.as_str(), "-c", script, &self.config, MARK].map(str::to_owned);
+        // Not over its output: that belongs to `env.py` and the revisions, is cut where it is long, and has stars in it.
+        let exchange = |source| AlembicError::Exchange { source };
+        let answer = tempfile::NamedTempFile::new().map_err(exchange)?;
+        let place = answer.path().display().to_string();
+        let first = [self.interpreter.as_str(), "-c", script, &self.config, &place].map(str::to_owned);
         let program = self.surroundings.program([&first, more].concat(), limits, None);
-        let (output, result) = child::run(&program, interrupt).await;
+        let (_, result) = child::run(&program, interrupt).await;
         result.map_err(|source| AlembicError::List { shown: self.shown.clone(), source })?;
-        let answer = output.0.lines().find_map(|line| line.strip_prefix(MARK)).unwrap_or_default();
-        serde_json::from_str(answer).map_err(|source| AlembicError::Answer { shown: self.shown.clone(), source })
+        let text = std::fs::read(answer.path()).map_err(exchange)?;
+        serde_json::from_slice(&text).map_err(|source| AlembicError::Answer { shown: self.shown.clone(), source })
     }
 
     fn migration(&self, it: &Listed) -> Result<Migration, AlembicError> {
@@ -222,6 +238,24 @@ impl Alembic {
 }
 
 impl Revisions {
+    /// What is to be rendered, each as Alembic writes it: `PARENT:REVISION`.
+    fn spans(&self, pending: &[&str]) -> Result<Vec<String>, AlembicError> {
+        let mut spans: Vec<String> = Vec::new();
+        for (at, revision) in pending.iter().enumerate() {
+            let parents = self.parents.get(*revision).map(Vec::as_slice).unwrap_or_default();
+            let follows = match at.checked_sub(1) {
+                Some(before) => parents.iter().map(String::as_str).eq([pending[before]]),
+                None => parents.len() < 2,
+            };
+            if !follows {
+                let before = at.checked_sub(1).map_or_else(|| parents.join(", "), |at| pending[at].to_owned());
+                return Err(AlembicError::NotLinear { revision: (*revision).to_owned(), before });
+            }
+            spans.push(format!("{}:{revision}", parents.first().map_or("base", String::as_str)));
+        }
+        Ok(spans)
+    }
+
     /// Everything that a database has whose `alembic_version` holds `current`.
     ///
     /// # Errors
@@ -261,13 +295,29 @@ pub async fn current(session: &mut PgConnection) -> Result<Vec<String>, PgError>
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_applied_follows_from_the_parents() {
-        let of = |all: &[(&str, &[&str])]| Revisions {
+    fn revisions() -> Revisions {
+        let all: [(&str, &[&str]); 5] = [("a", &[]), ("b", &["a"]), ("c", &["a"]), ("m", &["b", "c"]), ("z", &["m"])];
+        Revisions {
             migrations: Vec::new(),
             parents: all.iter().map(|(it, up)| ((*it).into(), up.iter().map(|it| (*it).into()).collect())).collect(),
+        }
+    }
+
+    #[test]
+    fn only_what_stands_in_one_row_is_rendered() {
+        let spans = |pending: &[&str]| revisions().spans(pending).map_err(|error| error.to_string());
+        assert_eq!(spans(&["a", "b"]), Ok(vec!["base:a".to_owned(), "a:b".to_owned()]));
+        assert_eq!(spans(&["z"]), Ok(vec!["m:z".to_owned()]));
+        let wrong = |revision: &str, before: &str| {
+            Err(format!("revision `{revision}` cannot be rendered as SQL: it does not follow `{before}` alone"))
         };
-        let revisions = of(&[("a", &[]), ("b", &["a"]), ("c", &["a"]), ("m", &["b", "c"]), ("z", &["m"])]);
+        assert_eq!(spans(&["a", "b", "c", "m"]), wrong("c", "b"));
+        assert_eq!(spans(&["m"]), wrong("m", "b, c"));
+    }
+
+    #[test]
+    fn what_is_applied_follows_from_the_parents() {
+        let revisions = revisions();
         let applied = |current: &[&str]| {
             let current: Vec<String> = current.iter().map(|it| (*it).to_owned()).collect();
             revisions.applied(&current).map(|it| it.into_iter().collect::<Vec<_>>().join(" "))

@@ -65,6 +65,17 @@ impl Kind {
         matches!(self, Self::Alembic(_) | Self::Python(_) | Self::Command(_))
     }
 
+    /// The program that it runs, and where; none runs within us.
+    #[must_use]
+    pub fn program(&self) -> Option<(&program::Surroundings, &str)> {
+        match self {
+            Self::Sql(_) | Self::Refinery(_) | Self::Copy(_) => None,
+            Self::Alembic(it) => Some((&it.surroundings, &it.interpreter)),
+            Self::Python(it) => Some((&it.surroundings, &it.interpreter)),
+            Self::Command(it) => Some((&it.surroundings, it.argv.first()?)),
+        }
+    }
+
     /// What was read when the plan was loaded, in order. Alembic's revisions are asked for later.
     #[must_use]
     pub fn migrations(&self) -> &[Migration] {

@@ -39,6 +39,8 @@ impl Surroundings {
         // The platform's applications load a `.env` that overrides the environment they were given.
         default("PYTHON_DOTENV_DISABLED", "1".into());
         default("PYTHONUNBUFFERED", "1".into());
+        // The checkout is somebody else's, and may be among a command's inputs.
+        default("PYTHONDONTWRITEBYTECODE", "1".into());
         Program { argv, dir: self.dir.clone(), env, timeout: self.timeout, secrets: self.secrets.clone() }
     }
 }

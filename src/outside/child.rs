@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
@@ -108,14 +109,21 @@ pub async fn run(program: &Program, interrupt: &Interrupt) -> (Output, Result<()
         }
     };
     let group = Group(child.id());
-    let reading = tokio::spawn(read_both(child.stdout.take(), child.stderr.take()));
+    let kept = Arc::new(Mutex::new(Kept::default()));
+    let reading = tokio::spawn(read_both(child.stdout.take(), child.stderr.take(), kept.clone()));
     let ended = interrupt.or(within(program.timeout, child.wait())).await;
     if !matches!(ended, Ok(Some(_))) {
         group.end(&mut child).await;
     }
-    // What the program left behind in its group would keep its pipes open, and us waiting.
+    // What the program left behind in its group would keep its pipes open, and us waiting; what left the group is out of
+    // reach, and has no say in when we go on.
     group.signal(Signal::SIGKILL);
-    let output = redacted(reading.await.unwrap_or_default(), &program.secrets);
+    let still_reading = reading.abort_handle();
+    if tokio::time::timeout(GRACE, reading).await.is_err() {
+        still_reading.abort();
+    }
+    let kept = std::mem::take(&mut *kept.lock().expect("nobody panics while holding this"));
+    let output = redacted(kept.joined(), &program.secrets);
     let failed = |how: String| ChildError::Failed { program: name.clone(), how, tail: output.tail() };
     let result = match ended {
         Err(interrupted) => Err(interrupted.into()),
@@ -130,6 +138,21 @@ pub async fn run(program: &Program, interrupt: &Interrupt) -> (Output, Result<()
 /// A name with a slash is relative to the folder that the program runs in; any other is looked up in PATH.
 fn resolved(dir: &Path, name: &str) -> PathBuf {
     if name.contains('/') { dir.join(name) } else { name.into() }
+}
+
+/// The file that would be started for `name` in `dir`, by the PATH given.
+#[must_use]
+pub fn find(dir: &Path, name: &str, path: &str) -> Option<PathBuf> {
+    let resolved = resolved(dir, name);
+    let candidates = match name.contains('/') {
+        true => vec![resolved],
+        false => std::env::split_paths(path).map(|folder| folder.join(&resolved)).collect(),
+    };
+    candidates.into_iter().find(|it| {
+        std::fs::metadata(it).is_ok_and(|it| {
+            it.is_file() && std::os::unix::fs::PermissionsExt::mode(&it.permissions()) & 0o111 != 0
+        })
+    })
 }
 
 async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
@@ -169,13 +192,15 @@ impl Group {
     }
 }
 
-async fn read_both(stdout: Option<impl AsyncRead + Unpin>, stderr: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
-    let kept = std::sync::Mutex::new(Kept::default());
+async fn read_both(
+    stdout: Option<impl AsyncRead + Unpin>,
+    stderr: Option<impl AsyncRead + Unpin>,
+    kept: Arc<Mutex<Kept>>,
+) {
     tokio::join!(read_one(stdout, &kept), read_one(stderr, &kept));
-    kept.into_inner().expect("nobody panics while holding this").joined()
 }
 
-async fn read_one(pipe: Option<impl AsyncRead + Unpin>, kept: &std::sync::Mutex<Kept>) {
+async fn read_one(pipe: Option<impl AsyncRead + Unpin>, kept: &Mutex<Kept>) {
     let Some(mut pipe) = pipe else { return };
     let mut chunk = vec![0; 8 << 10];
     while let Ok(count) = pipe.read(&mut chunk).await {
@@ -283,6 +308,23 @@ mod tests {
         let (output, result) = run(&shell("sleep 1000 & echo done"), &Interrupt::default()).await;
         result.expect("exit 0");
         assert_eq!(output.0, "done\n");
+    }
+
+    #[tokio::test]
+    async fn what_leaves_the_group_does_not_hold_us_up() {
+        let begun = std::time::Instant::now();
+        let (output, result) = run(&shell("setsid sleep 30 & echo done"), &Interrupt::default()).await;
+        result.expect("exit 0");
+        assert_eq!(output.0, "done\n");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn a_program_is_found_as_it_will_be_started() {
+        let found = |dir: &str, name: &str, path: &str| find(Path::new(dir), name, path).is_some();
+        assert!(found("/nowhere", "sh", "/nowhere:/usr/bin:/bin"));
+        assert!(found("/", "bin/sh", "") && found("/bin", "./sh", "") && found("/nowhere", "/bin/sh", ""));
+        assert!(!found("/bin", "sh", "/nowhere") && !found("/", "etc/passwd", "") && !found("/", "usr/bin", ""));
     }
 
     #[test]

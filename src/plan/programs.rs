@@ -7,6 +7,7 @@ use toml::Spanned;
 
 use super::expand::{Environment, expand};
 use super::file::PlanFile;
+use super::literal;
 use super::problem::{PlanError, Problem};
 use super::tables::{SettingKeys, StepTable, Time, Work};
 use crate::kind::Kind;
@@ -19,6 +20,8 @@ use crate::outside::url::{DatabaseUrl, percent_encode};
 
 /// What a step's program finds in its environment although the step does not say so.
 const PASSED_ON: [&str; 3] = ["PATH", "HOME", "LANG"];
+/// What a step may say of its database.
+const PARTS: [&str; 6] = ["url", "host", "port", "user", "password", "dbname"];
 /// The interpreter, unless the step names one.
 const PYTHON: &str = "python3";
 
@@ -42,7 +45,10 @@ impl PlanFile {
         url: &DatabaseUrl,
         env: &Environment,
     ) -> Result<Option<Kind>, PlanError> {
-        let (mut all, mut public) = (env.clone(), env.clone());
+        let mut all = env.clone();
+        // Not what the environment happens to call by the same name, where the URL has no such part.
+        PARTS.iter().for_each(|name| drop(all.remove(*name)));
+        let mut public = all.clone();
         all.extend(parts(url, &url.as_given().expose().to_owned(), true));
         public.extend(parts(url, &url.without_password(), false));
         let scope = Scope { file: self, step: format!("step `{}`", table.name), root, url, all, public };
@@ -55,7 +61,7 @@ impl PlanFile {
                 mode: *mode,
                 shown: PathBuf::from(word(setting.dir.as_ref(), ".")),
             }),
-            Work::Python { .. } => scope.python(&table.work)?,
+            Work::Python { .. } => scope.python(table)?,
             Work::Command { .. } => scope.command(table)?,
         }))
     }
@@ -114,8 +120,8 @@ impl Scope<'_> {
         vec![password.clone(), Secret::new(percent_encode(password.expose()))]
     }
 
-    fn python(&self, work: &Work) -> Result<Kind, PlanError> {
-        let Work::Python { setting, interpreter, modules, order_file, entry } = work else {
+    fn python(&self, table: &StepTable) -> Result<Kind, PlanError> {
+        let Work::Python { setting, interpreter, modules, order_file, entry } = &table.work else {
             unreachable!("called for python steps alone")
         };
         let surroundings = self.surroundings(setting)?;
@@ -123,12 +129,23 @@ impl Scope<'_> {
         let names: Vec<String> = match (modules, order_file) {
             (Some(modules), None) => modules.get_ref().iter().map(|it| it.get_ref().clone()).collect(),
             (None, Some(file)) => python::order(&self.root.join(file.get_ref()), Path::new(file.get_ref()))?,
-            (both, _) => {
-                let by = format!("the `python` {}", self.step);
-                let (key, span) = both.as_ref().map_or(("modules", 0..0), |it| ("order_file", it.span()));
-                return Err(PlanError::new(&self.file.source, span, Problem::OneOf { by, key }));
+            (both, file) => {
+                let span = file.as_ref().map_or_else(|| table.name.span(), Spanned::span);
+                let problem = Problem::OneOf { by: self.step.clone(), both: both.is_some() };
+                return Err(PlanError::new(&self.file.source, span, problem));
             }
         };
+        let place = || modules.as_ref().map(Spanned::span).or(order_file.as_ref().map(Spanned::span)).unwrap_or(0..0);
+        if names.is_empty() {
+            let key = if modules.is_some() { "modules" } else { "order_file" };
+            let help = "Write the modules in their order, as in `[\"app.migrations.add_table\"]`.";
+            let problem = Problem::Empty { by: self.step.clone(), key, help };
+            return Err(PlanError::new(&self.file.source, place(), problem));
+        }
+        if let Some((_, twice)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+            let problem = Problem::Duplicate { what: "module", name: twice.clone() };
+            return Err(PlanError::new(&self.file.source, place(), problem));
+        }
         Ok(Kind::Python(Python {
             migrations: python::read(&surroundings.dir, &shown, &names)?,
             surroundings,
@@ -149,11 +166,19 @@ impl Scope<'_> {
         let typed: Vec<String> = argv.get_ref().iter().map(|it| it.get_ref().clone()).collect();
         let mut expanded = Vec::new();
         for word in argv.get_ref() {
+            let with_password = || {
+                let problem = Problem::PasswordInArguments { step: self.step.clone(), word: word.get_ref().clone() };
+                PlanError::new(&self.file.source, word.span(), problem)
+            };
             if word.get_ref().contains("${password}") {
-                let problem = Problem::PasswordInArguments { step: self.step.clone() };
-                return Err(PlanError::new(&self.file.source, word.span(), problem));
+                return Err(with_password());
             }
-            expanded.push(expand(&self.file.source, word, &self.step, &self.public)?);
+            let text = expand(&self.file.source, word, &self.step, &self.public)?;
+            // The variable that holds a database's URL holds its password too.
+            if literal::has_password(&text) || self.url.password().is_some_and(|it| text.contains(it.expose())) {
+                return Err(with_password());
+            }
+            expanded.push(text);
         }
         let inputs: Vec<String> = inputs.iter().map(|it| it.get_ref().clone()).collect();
         let mut surroundings = self.surroundings(setting)?;

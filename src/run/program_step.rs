@@ -13,15 +13,16 @@ use crate::journal::entry::Fact;
 use crate::journal::ledger::CREATE;
 use crate::kind::alembic::{self, Alembic, AlembicError, AlembicMode, Revisions};
 use crate::kind::command::Command;
-use crate::kind::{Kind, Migration};
+use crate::kind::{Kind, Migration, ReadError};
 use crate::names::{DatabaseName, StepName};
 use crate::outside::child::{self, ChildError, Program};
 use crate::outside::interrupt::Interrupt;
 use crate::outside::postgres::{PgError, connect, made, query_error};
 use crate::plan::Step;
+use crate::sql::transaction::sendable;
 use crate::verify::catalog::Catalog;
 
-use super::step::{Context, Partly, StepError, apply_file, session};
+use super::step::{Context, Partly, StepError, apply_files, session};
 use super::survey::StepState;
 
 /// Why a step that runs a program failed.
@@ -77,7 +78,36 @@ pub enum ProgramFailed {
         meant: DatabaseName,
         /// What it did where.
         what: String,
+        /// What else went wrong.
+        #[source]
+        also: Option<Box<StepError>>,
     },
+    /// What Alembic rendered cannot be sent.
+    #[error("{database}: {source}")]
+    #[diagnostic(
+        code("program.rendered"),
+        help("Leave `mode = \"sql\"` away, so that Alembic itself applies the revision.")
+    )]
+    Rendered {
+        /// The database.
+        database: DatabaseName,
+        /// Why.
+        #[source]
+        #[diagnostic_source]
+        source: ReadError,
+    },
+}
+
+impl ProgramFailed {
+    /// Whether a signal to us ended the program.
+    #[must_use]
+    pub fn is_interruption(&self) -> bool {
+        let source = match self {
+            Self::Program { source, .. } | Self::Alembic { source: AlembicError::List { source, .. }, .. } => source,
+            _ => return false,
+        };
+        matches!(source, ChildError::Interrupted(_))
+    }
 }
 
 /// Applies what is pending in a step that runs a program.
@@ -88,32 +118,42 @@ pub(super) async fn apply(
     stop: &Interrupt,
     mine: &mut Vec<String>,
 ) -> Partly<()> {
-    let before = others(context, step).await?;
+    let before = others(context, step).await.map_err(|error| (error, false))?;
     let done = match (&step.kind, state.listed.as_deref()) {
-        (Kind::Alembic(it), Some(revisions)) => alembic_step(context, step, it, revisions, &state.pending, mine).await,
+        (Kind::Alembic(it), Some(revisions)) => alembic_step(context, step, it, revisions, &state.pending, stop, mine).await,
         (Kind::Command(it), _) => command(context, step, it, mine).await,
         (kind, _) => modules(context, step, kind, state, stop, mine).await,
     };
     // What it did elsewhere matters whether or not it did its own work.
-    let elsewhere = stray(context, step, &before).await;
-    match (done, elsewhere) {
-        (_, Err(stray)) => Err(stray),
-        (done, Ok(())) => done,
+    match (done, strayed(context, step, &before).await) {
+        (done, Ok(None)) => done,
+        (Ok(()), Err(error)) => Err((error, true)),
+        (Err((first, _)), Err(_)) => Err((first, true)),
+        (done, Ok(Some(what))) => {
+            let (step, meant) = (step.name.clone(), step.database.clone());
+            let also = done.err().map(|(error, _)| Box::new(error));
+            Err((StepError::Program(Box::new(ProgramFailed::WrongDatabase { step, meant, what, also })), true))
+        }
     }
 }
 
 /// The catalogs of the plan's other databases.
-async fn others(context: &Context<'_>, step: &Step) -> Partly<BTreeMap<DatabaseName, Catalog>> {
+async fn others(context: &Context<'_>, step: &Step) -> Result<BTreeMap<DatabaseName, Catalog>, StepError> {
     let mut catalogs = BTreeMap::new();
     for (name, database) in context.plan.databases.iter().filter(|(name, _)| **name != step.database) {
-        let failed = |source| (StepError::Database { database: name.clone(), source }, false);
+        let failed = |source| StepError::Database { database: name.clone(), source };
         let mut session = connect(&database.url, "migrate catalog").await.map_err(failed)?;
         catalogs.insert(name.clone(), Catalog::read(&mut session).await.map_err(failed)?);
     }
     Ok(catalogs)
 }
 
-async fn stray(context: &Context<'_>, step: &Step, before: &BTreeMap<DatabaseName, Catalog>) -> Partly<()> {
+/// What has changed in the plan's other databases, in words.
+async fn strayed(
+    context: &Context<'_>,
+    step: &Step,
+    before: &BTreeMap<DatabaseName, Catalog>,
+) -> Result<Option<String>, StepError> {
     let (mut what, mut databases) = (Vec::new(), Vec::new());
     for (name, after) in others(context, step).await? {
         let changes = before.get(&name).map(|before| after.changes_since(before)).unwrap_or_default();
@@ -124,13 +164,11 @@ async fn stray(context: &Context<'_>, step: &Step, before: &BTreeMap<DatabaseNam
         }
     }
     if what.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    let fact = Fact::Strayed { step: step.name.clone(), databases, what: what.join("; ") };
-    context.journal.write(fact).await.map_err(|error| (StepError::Journal(error), true))?;
-    let error =
-        ProgramFailed::WrongDatabase { step: step.name.clone(), meant: step.database.clone(), what: what.join("; ") };
-    Err((StepError::Program(Box::new(error)), true))
+    let what = what.join("; ");
+    context.journal.write(Fact::Strayed { step: step.name.clone(), databases, what: what.clone() }).await?;
+    Ok(Some(what))
 }
 
 async fn sql(session: &mut PgConnection, step: &Step, what: &str, sql: String) -> Partly<()> {
@@ -258,12 +296,13 @@ async fn alembic_step(
     it: &Alembic,
     revisions: &Revisions,
     pending: &[usize],
+    stop: &Interrupt,
     mine: &mut Vec<String>,
 ) -> Partly<()> {
     let units: Vec<&Migration> = pending.iter().map(|index| &revisions.migrations[*index]).collect();
     match it.mode {
         AlembicMode::Online => online(context, step, it, revisions, &units, mine).await,
-        AlembicMode::Sql => rendered(context, step, it, revisions, &units, mine).await,
+        AlembicMode::Sql => rendered(context, step, it, revisions, &units, stop, mine).await,
     }
 }
 
@@ -274,20 +313,28 @@ async fn rendered(
     it: &Alembic,
     revisions: &Revisions,
     units: &[&Migration],
+    stop: &Interrupt,
     mine: &mut Vec<String>,
 ) -> Partly<()> {
     let names: Vec<&str> = units.iter().map(|unit| unit.name.as_str()).collect();
     let limits = context.plan.limits(step);
+    let failed = |error: ProgramFailed| (StepError::Program(Box::new(error)), false);
     let texts = it.render(revisions, &names, &context.world.interrupt, &limits).await;
-    let failed = |source| ProgramFailed::Alembic { database: step.database.clone(), source };
-    let texts = texts.map_err(|source| (StepError::Program(Box::new(failed(source))), false))?;
-    let mut session = session(step, context).await?;
+    let texts =
+        texts.map_err(|source| failed(ProgramFailed::Alembic { database: step.database.clone(), source }))?;
+    let mut files = Vec::new();
     for (unit, text) in units.iter().zip(texts) {
-        let file = Migration { up: text, ..(*unit).clone() };
-        apply_file(context, step, &mut session, &file, &[], &[]).await?;
-        mine.push(unit.name.clone());
+        let file = Migration { path: unit.path.with_extension("py.sql"), up: text, ..(*unit).clone() };
+        // All of them before the first is sent: Alembic may have put a COMMIT into the middle of one.
+        sendable(&file.up, true).map_err(|error| {
+            let source = ReadError::text(&file.path, &file.up, error);
+            failed(ProgramFailed::Rendered { database: step.database.clone(), source })
+        })?;
+        let key = format!("{}/migrations/{}/{}.sql", journal::folder(context.journal.run()), step.name, unit.name);
+        context.store.put_new(&key, file.up.clone()).await.map_err(|it| (StepError::Journal(it.into()), false))?;
+        files.push(file);
     }
-    Ok(())
+    apply_files(context, step, &files.iter().collect::<Vec<_>>(), stop, mine).await
 }
 
 /// Alembic goes to its head by itself; `alembic_version` tells how far it got, and the ledger follows it.

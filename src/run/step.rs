@@ -247,6 +247,11 @@ async fn run_one(
     let fact = Fact::StepFailed { step: step_name, database, applied: mine, left_something: changed, message };
     // What went wrong with the database matters more than what then goes wrong with the journal.
     let _ = context.journal.write(fact).await;
+    // A program that was ended because we were asked to stop is no failure of its own.
+    if matches!(&error, StepError::Program(it) if it.is_interruption()) {
+        context.cut_short();
+        return Ok(());
+    }
     Err(error)
 }
 
@@ -268,7 +273,7 @@ pub(super) async fn session(step: &Step, context: &Context<'_>) -> Partly<PgConn
     opened.map_err(|source| (StepError::Database { database: step.database.clone(), source }, false))
 }
 
-async fn apply_files(
+pub(super) async fn apply_files(
     context: &Context<'_>,
     step: &Step,
     files: &[&Migration],
@@ -287,7 +292,7 @@ async fn apply_files(
     Ok(())
 }
 
-pub(super) async fn apply_file(
+async fn apply_file(
     context: &Context<'_>,
     step: &Step,
     session: &mut PgConnection,

@@ -13,17 +13,17 @@ pub struct Catalog(BTreeMap<String, String>);
 
 const READ: &str = "
 with mine as (
-    select oid, nspname from pg_namespace
+    select oid, nspname, nspowner, nspacl from pg_namespace
     where nspname !~ '^pg_' and nspname not in ('information_schema', 'migrate')
 ), foreign_objects as (
     select classid, objid from pg_depend where deptype = 'e'
 ), found (what, definition) as (
-    select 'schema ' || nspname, '' from mine
+    select 'schema ' || nspname, concat_ws('|', nspowner, nspacl::text) from mine
     union all
     select format('%s %s.%s', case c.relkind when 'r' then 'table' when 'p' then 'table' when 'v' then 'view' when 'm' then
         'materialised view' when 'S' then 'sequence' when 'f' then 'foreign table' when 'i' then 'index' when 'I' then 'index'
         else 'relation' end, n.nspname, c.relname),
-        concat_ws('|', c.relowner, c.relacl::text, c.reloptions::text,
+        concat_ws('|', c.relowner, c.relacl::text, c.reloptions::text, c.relrowsecurity, c.relforcerowsecurity,
             case when c.relkind in ('v', 'm') then pg_get_viewdef(c.oid) when c.relkind in ('i', 'I') then
             pg_get_indexdef(c.oid) end,
             (select string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity,
