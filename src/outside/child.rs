@@ -149,9 +149,8 @@ pub fn find(dir: &Path, name: &str, path: &str) -> Option<PathBuf> {
         false => std::env::split_paths(path).map(|folder| folder.join(&resolved)).collect(),
     };
     candidates.into_iter().find(|it| {
-        std::fs::metadata(it).is_ok_and(|it| {
-            it.is_file() && std::os::unix::fs::PermissionsExt::mode(&it.permissions()) & 0o111 != 0
-        })
+        std::fs::metadata(it)
+            .is_ok_and(|it| it.is_file() && std::os::unix::fs::PermissionsExt::mode(&it.permissions()) & 0o111 != 0)
     })
 }
 

@@ -115,6 +115,13 @@ impl Scope<'_> {
         Ok(Surroundings { dir: self.folder(setting.dir.as_ref())?, env, secrets, timeout })
     }
 
+    /// Whether `word` refers to a variable of the environment that holds the step's password.
+    fn names_password(&self, word: &str) -> bool {
+        let Some(password) = self.url.password() else { return false };
+        let outer = self.public.iter().filter(|(name, _)| !PARTS.contains(&name.as_str()));
+        outer.into_iter().any(|(name, value)| value == password.expose() && word.contains(&format!("${{{name}}}")))
+    }
+
     fn database_secrets(&self) -> Vec<Secret> {
         let Some(password) = self.url.password() else { return Vec::new() };
         vec![password.clone(), Secret::new(percent_encode(password.expose()))]
@@ -175,7 +182,7 @@ impl Scope<'_> {
             }
             let text = expand(&self.file.source, word, &self.step, &self.public)?;
             // The variable that holds a database's URL holds its password too.
-            if literal::has_password(&text) || self.url.password().is_some_and(|it| text.contains(it.expose())) {
+            if literal::has_password(&text) || self.names_password(word.get_ref()) {
                 return Err(with_password());
             }
             expanded.push(text);

@@ -120,7 +120,9 @@ pub(super) async fn apply(
 ) -> Partly<()> {
     let before = others(context, step).await.map_err(|error| (error, false))?;
     let done = match (&step.kind, state.listed.as_deref()) {
-        (Kind::Alembic(it), Some(revisions)) => alembic_step(context, step, it, revisions, &state.pending, stop, mine).await,
+        (Kind::Alembic(it), Some(revisions)) => {
+            alembic_step(context, step, it, revisions, &state.pending, stop, mine).await
+        }
         (Kind::Command(it), _) => command(context, step, it, mine).await,
         (kind, _) => modules(context, step, kind, state, stop, mine).await,
     };
@@ -320,8 +322,7 @@ async fn rendered(
     let limits = context.plan.limits(step);
     let failed = |error: ProgramFailed| (StepError::Program(Box::new(error)), false);
     let texts = it.render(revisions, &names, &context.world.interrupt, &limits).await;
-    let texts =
-        texts.map_err(|source| failed(ProgramFailed::Alembic { database: step.database.clone(), source }))?;
+    let texts = texts.map_err(|source| failed(ProgramFailed::Alembic { database: step.database.clone(), source }))?;
     let mut files = Vec::new();
     for (unit, text) in units.iter().zip(texts) {
         let file = Migration { path: unit.path.with_extension("py.sql"), up: text, ..(*unit).clone() };
