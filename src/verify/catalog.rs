@@ -35,7 +35,7 @@ with mine as (
         and (c.oid) not in (select objid from foreign_objects where classid = 'pg_class'::regclass)
     union all
     select format('constraint %s on %s', k.conname, coalesce(k.conrelid::regclass::text, k.contypid::regtype::text)),
-        pg_get_constraintdef(k.oid) || k.convalidated
+        concat_ws('|', pg_get_constraintdef(k.oid), k.convalidated)
     from pg_constraint k join mine n on n.oid = k.connamespace
     union all
     select format('function %s.%s(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)),
@@ -43,7 +43,7 @@ with mine as (
     from pg_proc p join mine n on n.oid = p.pronamespace
     where p.oid not in (select objid from foreign_objects where classid = 'pg_proc'::regclass)
     union all
-    select format('trigger %s on %s', t.tgname, t.tgrelid::regclass), pg_get_triggerdef(t.oid) || t.tgenabled
+    select format('trigger %s on %s', t.tgname, t.tgrelid::regclass), concat_ws('|', pg_get_triggerdef(t.oid), t.tgenabled)
     from pg_trigger t join pg_class c on c.oid = t.tgrelid join mine n on n.oid = c.relnamespace where not t.tgisinternal
     union all
     select format('type %s.%s', n.nspname, t.typname), concat_ws('|', t.typtype, t.typowner, t.typnotnull, t.typdefault,

@@ -10,6 +10,11 @@ const QUIRK: &str = "import os\nfrom db import run\n\nif os.path.exists('.env'):
                      migrate():\n    run('create table if not exists published (id int); create index on published \
                      (id)', variable)\n";
 
+/// All of it but its last line.
+fn quirk_without_work() -> &'static str {
+    QUIRK.trim_end().rsplit_once('\n').expect("more than a line").0
+}
+
 async fn world(hint: &str) -> TestWorld {
     let mut world = TestWorld::new(hint, &["rag", "chat", "user"]).await;
     world.plan(&python_step("rag", &["publish"], ""));
@@ -55,10 +60,8 @@ async fn a_module_on_the_wrong_database_fails_the_run_and_is_taken_back_there_to
 async fn a_module_that_strays_and_fails_is_both() {
     let world = world("astray_both").await;
     world.file("app/.env", &format!("CHAT_RAG_DATABASE_URL={}\n", world.url("chat")));
-    world.file(
-        "app/publish.py",
-        &QUIRK.replace("create index on published (id)", "alter table threads add note text; select oops"),
-    );
+    let alter = "run('alter table threads add note text', variable)";
+    world.file("app/publish.py", &format!("{}\n    {alter}\n    run('select oops', variable)\n", quirk_without_work()));
     let before = world.fingerprints().await;
     let ran = world.run(&["apply", "--yes"]);
     ran.expect(3).says("changed another database: chat: ").says("table public.threads changed");

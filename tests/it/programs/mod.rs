@@ -2,6 +2,7 @@
 
 mod alembic;
 mod astray;
+mod catalog;
 mod command;
 mod python;
 

@@ -82,9 +82,10 @@ async fn what_goes_wrong_in_a_module_is_said_and_kept_and_taken_back() {
         (
             "import os\n\n\ndef migrate():\n    print('\\n'.join(map(str, range(100))), flush=True)\n    raise \
              ValueError('at ' + os.environ['DATABASE_URL'])\n",
-            "ValueError: at postgresql:///",
+            "ValueError: at ***",
         ),
     ];
+    let (mut logs, mut messages) = (Vec::new(), Vec::new());
     for (text, said) in cases {
         world.file("app/bad.py", text);
         let ran = world.run(&["apply", "--yes", "--json"]);
@@ -99,16 +100,11 @@ async fn what_goes_wrong_in_a_module_is_said_and_kept_and_taken_back() {
             assert!(!text.contains(PASSWORD), "{text}");
         }
         assert_same(&before, &world.fingerprints().await);
+        logs.push(log);
+        messages.push(ran.stderr);
     }
-    let ran = world.run(&["apply", "--yes", "--json"]);
-    let run = ran.document()["run"].as_str().expect("an id").to_owned();
-    let log = output(&world, &format!("{run}/output/rag-schema/bad.log"));
-    assert!(log.contains("\n0\n1\n2\n") || log.starts_with("0\n1\n"), "the log is whole: {log}");
-    assert!(
-        !ran.stderr.contains("cause: 0\n") && ran.stderr.contains("***"),
-        "the message has its tail: {}",
-        ran.stderr
-    );
+    assert!(logs[2].starts_with("0\n1\n2\n"), "the log is whole: {}", logs[2]);
+    assert!(!messages[2].contains(" 50\n"), "the message has its tail: {}", messages[2]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
