@@ -133,7 +133,7 @@ fn finding(
     }
 }
 
-fn unreachable(database: &Database, error: &(impl std::error::Error + miette::Diagnostic)) -> Finding {
+fn unreachable(database: &Database, error: &impl miette::Diagnostic) -> Finding {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
     let help = error.help().map_or_else(|| "Look at the cause.".to_owned(), |help| help.to_string());
     finding("connection", Some(database), Some((format!("{error}{cause}"), help)), "")

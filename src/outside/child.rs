@@ -109,11 +109,15 @@ pub async fn run(program: &Program, interrupt: &Interrupt) -> (Output, Result<()
         }
     };
     let group = Group(child.id());
+    let watcher = group.watched();
     let kept = Arc::new(Mutex::new(Kept::default()));
     let reading = tokio::spawn(read_both(child.stdout.take(), child.stderr.take(), kept.clone()));
     let ended = interrupt.or(within(program.timeout, child.wait())).await;
     if !matches!(ended, Ok(Some(_))) {
         group.end(&mut child).await;
+    }
+    if let Some(mut watcher) = watcher {
+        let _ = watcher.kill().await;
     }
     // What the program left behind in its group would keep its pipes open, and us waiting; what left the group is out of
     // reach, and has no say in when we go on.
@@ -180,6 +184,15 @@ impl Group {
         if let Some(leader) = self.0.and_then(|id| i32::try_from(id).ok()) {
             let _ = killpg(Pid::from_raw(leader), signal);
         }
+    }
+
+    /// Starts what ends the group when we are gone, however we went: it waits for the end of a pipe that we hold. A program that
+    /// outlived us would go on with a database that is rolled back meanwhile.
+    fn watched(&self) -> Option<tokio::process::Child> {
+        let mut watcher = Command::new("sh");
+        watcher.args(["-c", "read _; kill -s KILL -- -\"$0\"", &self.0?.to_string()]).env_clear();
+        watcher.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        watcher.process_group(0).kill_on_drop(true).spawn().ok()
     }
 
     async fn end(&self, child: &mut tokio::process::Child) {

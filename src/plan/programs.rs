@@ -49,7 +49,7 @@ impl PlanFile {
         // Not what the environment happens to call by the same name, where the URL has no such part.
         PARTS.iter().for_each(|name| drop(all.remove(*name)));
         let mut public = all.clone();
-        all.extend(parts(url, &url.as_given().expose().to_owned(), true));
+        all.extend(parts(url, url.as_given().expose(), true));
         public.extend(parts(url, &url.without_password(), false));
         let scope = Scope { file: self, step: format!("step `{}`", table.name), root, url, all, public };
         Ok(Some(match &table.work {

@@ -1,6 +1,6 @@
 //! Steps of kind `command`.
 
-use super::{PASSWORD, content, with_password};
+use super::{PASSWORD, content, gone, with_password};
 use crate::world::{TestWorld, assert_same, finish, until};
 
 /// A shell script as the step `work` on database `a`.
@@ -107,23 +107,23 @@ async fn a_command_that_fails_is_taken_back_with_the_tail_of_its_output() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_was_killed_in_a_command_is_unfinished() {
-    let script = "echo begun > begun.txt; i=0; while [ ! -e go ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done; echo \
-                  $$ > ended.txt";
+async fn a_run_that_was_killed_in_a_command_is_unfinished_and_the_command_has_ended() {
+    let script = "sleep 1000 & echo $$ $! > pids.txt; wait";
     let world = world("cmd_killed", script, "").await;
     let before = world.fingerprints().await;
     let mut child = world.start(&["apply", "--yes"]);
-    let _ = content(world.path().join("begun.txt")).await;
+    let pids = content(world.path().join("pids.txt")).await;
     child.kill().expect("it runs");
     let _ = finish(child);
+    for pid in pids.split_whitespace() {
+        gone(pid).await;
+    }
     let status = world.json(0, &["status"]);
     assert!(status["unfinished_run"].is_string(), "{status}");
     until("the lock is free", async || world.run(&["doctor"]).code == 0).await;
     world.run(&["apply", "--yes"]).expect(5).says("is unfinished");
     assert_eq!(world.json(0, &["rollback", "--yes"])["outcome"], "rolled_back");
     assert_same(&before, &world.fingerprints().await);
-    world.file("go", "");
-    let _ = content(world.path().join("ended.txt")).await;
 }
 
 /// As a run leaves it that was cut off in the command and then halted: begun, and nobody knows whether it ended.

@@ -100,3 +100,9 @@ async fn content(path: PathBuf) -> String {
     until("the file is there", async || fs::read_to_string(&path).is_ok_and(|it| !it.is_empty())).await;
     fs::read_to_string(&path).expect("it is there")
 }
+
+/// Waits until no process of this number runs.
+async fn gone(pid: &str) {
+    let stat = format!("/proc/{pid}/stat");
+    until("the process is gone", async || fs::read_to_string(&stat).map_or(true, |state| state.contains(") Z "))).await;
+}

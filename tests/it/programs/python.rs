@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use nix::sys::signal::Signal;
 
-use super::{PASSWORD, content, interpreter, module, output, python_library, python_step, with_password};
-use crate::world::{TestWorld, assert_same, finish, send, until};
+use super::{PASSWORD, content, gone, interpreter, module, output, python_library, python_step, with_password};
+use crate::world::{TestWorld, assert_same, finish, send};
 
 async fn world(hint: &str, modules: &[&str], rest: &str) -> TestWorld {
     let world = TestWorld::new(hint, &["rag"]).await;
@@ -123,10 +123,7 @@ async fn a_module_that_takes_too_long_is_ended_with_all_that_it_started() {
     let pids: Vec<&str> = log.trim().split(' ').skip(1).collect();
     assert_eq!(pids.len(), 2, "{log}");
     for pid in pids {
-        until("the process is gone", async || {
-            std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |state| state.contains(") Z "))
-        })
-        .await;
+        gone(pid).await;
     }
     assert_same(&before, &world.fingerprints().await);
 }
