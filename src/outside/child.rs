@@ -97,11 +97,7 @@ impl Output {
 /// It could not be started, ended badly, or took too long; or we were interrupted, and it was ended.
 pub async fn run(program: &Program, interrupt: &Interrupt) -> (Output, Result<(), ChildError>) {
     let name = program.argv.first().cloned().unwrap_or_default();
-    let mut command = Command::new(resolved(&program.dir, &name));
-    command.args(program.argv.iter().skip(1)).current_dir(&program.dir).env_clear();
-    command.envs(program.env.iter().map(|(name, value)| (name, value.expose())));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
-    let mut child = match command.spawn() {
+    let mut child = match command(program, &name).spawn() {
         Ok(child) => child,
         Err(source) => {
             let error = ChildError::Start { program: name, dir: program.dir.clone(), source };
@@ -137,6 +133,14 @@ pub async fn run(program: &Program, interrupt: &Interrupt) -> (Output, Result<()
         Ok(Some(Ok(status))) => Err(failed(how_it_ended(status))),
     };
     (output, result)
+}
+
+fn command(program: &Program, name: &str) -> Command {
+    let mut command = Command::new(resolved(&program.dir, name));
+    command.args(program.argv.iter().skip(1)).current_dir(&program.dir).env_clear();
+    command.envs(program.env.iter().map(|(name, value)| (name, value.expose())));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    command
 }
 
 /// A name with a slash is relative to the folder that the program runs in; any other is looked up in PATH.

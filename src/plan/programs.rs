@@ -115,6 +115,27 @@ impl Scope<'_> {
         Ok(Surroundings { dir: self.folder(setting.dir.as_ref())?, env, secrets, timeout })
     }
 
+    /// The arguments of a command, expanded; none of them holds a password.
+    fn arguments(&self, argv: &[Spanned<String>]) -> Result<Vec<String>, PlanError> {
+        let mut expanded = Vec::new();
+        for word in argv {
+            let with_password = || {
+                let problem = Problem::PasswordInArguments { step: self.step.clone(), word: word.get_ref().clone() };
+                PlanError::new(&self.file.source, word.span(), problem)
+            };
+            if word.get_ref().contains("${password}") {
+                return Err(with_password());
+            }
+            let text = expand(&self.file.source, word, &self.step, &self.public)?;
+            // The variable that holds a database's URL holds its password too.
+            if literal::has_password(&text) || self.names_password(word.get_ref()) {
+                return Err(with_password());
+            }
+            expanded.push(text);
+        }
+        Ok(expanded)
+    }
+
     /// Whether `word` refers to a variable of the environment that holds the step's password.
     fn names_password(&self, word: &str) -> bool {
         let Some(password) = self.url.password() else { return false };
@@ -133,16 +154,32 @@ impl Scope<'_> {
         };
         let surroundings = self.surroundings(setting)?;
         let shown = PathBuf::from(word(setting.dir.as_ref(), "."));
+        let names = self.modules(table, modules.as_ref(), order_file.as_ref())?;
+        Ok(Kind::Python(Python {
+            migrations: python::read(&surroundings.dir, &shown, &names)?,
+            surroundings,
+            interpreter: word(interpreter.as_ref(), PYTHON),
+            entry: entry.as_ref().map(|it| it.get_ref().clone()),
+        }))
+    }
+
+    /// The modules of a `python` step, in order.
+    fn modules(
+        &self,
+        table: &StepTable,
+        modules: Option<&Spanned<Vec<Spanned<String>>>>,
+        order_file: Option<&Spanned<String>>,
+    ) -> Result<Vec<String>, PlanError> {
         let names: Vec<String> = match (modules, order_file) {
             (Some(modules), None) => modules.get_ref().iter().map(|it| it.get_ref().clone()).collect(),
             (None, Some(file)) => python::order(&self.root.join(file.get_ref()), Path::new(file.get_ref()))?,
             (both, file) => {
-                let span = file.as_ref().map_or_else(|| table.name.span(), Spanned::span);
+                let span = file.map_or_else(|| table.name.span(), Spanned::span);
                 let problem = Problem::OneOf { by: self.step.clone(), both: both.is_some() };
                 return Err(PlanError::new(&self.file.source, span, problem));
             }
         };
-        let place = || modules.as_ref().map(Spanned::span).or(order_file.as_ref().map(Spanned::span)).unwrap_or(0..0);
+        let place = || modules.map(Spanned::span).or(order_file.map(Spanned::span)).unwrap_or(0..0);
         if names.is_empty() {
             let key = if modules.is_some() { "modules" } else { "order_file" };
             let help = "Write the modules in their order, as in `[\"app.migrations.add_table\"]`.";
@@ -153,12 +190,7 @@ impl Scope<'_> {
             let problem = Problem::Duplicate { what: "module", name: twice.clone() };
             return Err(PlanError::new(&self.file.source, place(), problem));
         }
-        Ok(Kind::Python(Python {
-            migrations: python::read(&surroundings.dir, &shown, &names)?,
-            surroundings,
-            interpreter: word(interpreter.as_ref(), PYTHON),
-            entry: entry.as_ref().map(|it| it.get_ref().clone()),
-        }))
+        Ok(names)
     }
 
     fn command(&self, table: &StepTable) -> Result<Kind, PlanError> {
@@ -171,22 +203,7 @@ impl Scope<'_> {
             return Err(PlanError::new(&self.file.source, argv.span(), Problem::Empty { by, key: "argv", help }));
         }
         let typed: Vec<String> = argv.get_ref().iter().map(|it| it.get_ref().clone()).collect();
-        let mut expanded = Vec::new();
-        for word in argv.get_ref() {
-            let with_password = || {
-                let problem = Problem::PasswordInArguments { step: self.step.clone(), word: word.get_ref().clone() };
-                PlanError::new(&self.file.source, word.span(), problem)
-            };
-            if word.get_ref().contains("${password}") {
-                return Err(with_password());
-            }
-            let text = expand(&self.file.source, word, &self.step, &self.public)?;
-            // The variable that holds a database's URL holds its password too.
-            if literal::has_password(&text) || self.names_password(word.get_ref()) {
-                return Err(with_password());
-            }
-            expanded.push(text);
-        }
+        let expanded = self.arguments(argv.get_ref())?;
         let inputs: Vec<String> = inputs.iter().map(|it| it.get_ref().clone()).collect();
         let mut surroundings = self.surroundings(setting)?;
         if let Some(password) = self.url.password() {

@@ -269,7 +269,13 @@ async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<
             Kind::Alembic(it) => {
                 let current = alembic::current(&mut session).await?;
                 let revisions = it.revisions(&world.interrupt, &plan.limits(step)).await?;
-                look_at_alembic(it, revisions, &current, &own)
+                let state = look_at_alembic(it, revisions, &current, &own);
+                if state.drift.is_empty() {
+                    // What Alembic applied by itself has no row of ours.
+                    let has = state.migrations(step).len() - state.pending.len();
+                    applied += has.saturating_sub(own.len());
+                }
+                state
             }
             Kind::Copy(_) => continue,
         };
