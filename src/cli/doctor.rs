@@ -16,7 +16,7 @@ use super::context::Context;
 pub async fn run(context: &Context<'_>) -> Ended {
     let plan = context.plan()?;
     let store = context.store(Some(&plan), None).map_err(|failure| failure.error.to_string());
-    let survey = survey(&plan, None).await;
+    let survey = survey(context.world, &plan, None).await;
     let findings = examine(context.world, &plan, &survey, store.as_ref().map_err(Clone::clone)).await;
     if context.console.json {
         context.console.print_json(&json!({ "target": plan.target.name, "checks": findings }));

@@ -26,7 +26,7 @@ struct CannotSave {
 /// The plan is invalid, a database is unreachable, or files and ledgers disagree.
 pub async fn run(context: &Context<'_>, args: &PlanArgs) -> Ended {
     let plan = context.plan()?;
-    let survey = survey(&plan, None).await.all_reachable().or_fail()?;
+    let survey = survey(context.world, &plan, None).await.all_reachable().or_fail()?;
     survey.no_drift(&plan).or_blame(Blame::Drift)?;
     let prospectus = Prospectus::new(&plan, &survey, None);
     if let Some(path) = &args.out {

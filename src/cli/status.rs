@@ -56,7 +56,8 @@ struct Item {
 pub async fn run(context: &Context<'_>) -> Ended {
     let plan = context.plan()?;
     let store = context.store(Some(&plan), None)?;
-    let (survey, unfinished) = tokio::join!(survey(&plan, None), crate::run::unfinished(&store, &plan.target.name));
+    let (survey, unfinished) =
+        tokio::join!(survey(context.world, &plan, None), crate::run::unfinished(&store, &plan.target.name));
     let unfinished = unfinished.or_fail()?;
     let status = Status {
         target: plan.target.name.clone(),

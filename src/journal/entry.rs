@@ -129,6 +129,15 @@ pub enum Fact {
         /// What went wrong.
         message: String,
     },
+    /// A program changed databases that its step was not meant for.
+    Strayed {
+        /// The step.
+        step: StepName,
+        /// The databases that it was not meant for.
+        databases: Vec<DatabaseName>,
+        /// What it did, in words.
+        what: String,
+    },
     /// A check gave its result.
     Checked {
         /// The check.

@@ -86,6 +86,9 @@ const APPLIED: &str = "'applied', pg_catalog.transaction_timestamp(), pg_catalog
      pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.transaction_timestamp()) OPERATOR(pg_catalog.*) \
      1000)::pg_catalog.int8";
 
+/// State and times of a row that says what is intended.
+const STARTED: &str = "'started', pg_catalog.clock_timestamp(), NULL, NULL";
+
 /// What a row that is replaced takes from the new one: everything but its key.
 fn replaced() -> String {
     let columns = [
@@ -148,7 +151,23 @@ impl Author {
     /// The statement that records the intent to apply `unit` outside a transaction.
     #[must_use]
     pub fn started(&self, unit: Unit<'_>) -> String {
-        self.insert(unit, "'started', pg_catalog.clock_timestamp(), NULL, NULL")
+        self.insert(unit, STARTED)
+    }
+
+    /// As [`Author::started`], for a unit that is run again and again (a command): its row is replaced.
+    #[must_use]
+    pub fn started_again(&self, unit: Unit<'_>) -> String {
+        format!("{} ON CONFLICT (step, name) DO UPDATE SET {}", self.insert(unit, STARTED), replaced())
+    }
+
+    /// The statement that takes back what [`Author::started`] announced: it did not happen.
+    #[must_use]
+    pub fn not_done(&self, name: &str) -> String {
+        format!(
+            "DELETE FROM migrate.ledger WHERE step = {} AND name = {} AND state = 'started'",
+            literal(self.step.as_str()),
+            literal(name)
+        )
     }
 
     /// The statement that records the end of what [`Author::started`] announced.

@@ -124,6 +124,9 @@ impl RunState {
             Fact::StepFailed { database, applied, left_something, .. } => {
                 self.with(database, |it| it.step_ended(applied.len(), *left_something));
             }
+            Fact::Strayed { databases, .. } => {
+                databases.iter().for_each(|name| self.with(name, |it| it.changed = Changed::Yes));
+            }
             Fact::RollbackStart { .. } => (self.outcome, self.message) = (None, None),
             Fact::RestoreStart { database, side } => {
                 self.with(database, |it| it.restore = Restore::Begun(side.clone()))

@@ -1,7 +1,11 @@
 //! The kinds of step: files in, effect on a database out.
 
+pub mod alembic;
+pub mod command;
 pub mod copy;
 pub mod migration;
+pub mod program;
+pub mod python;
 pub mod read_error;
 pub mod refinery;
 pub mod refinery_history;
@@ -23,6 +27,12 @@ pub enum Kind {
     Refinery(Files),
     /// One table from one database to another.
     Copy(Copy),
+    /// Revisions that Alembic applies.
+    Alembic(alembic::Alembic),
+    /// Python modules, each run once.
+    Python(python::Python),
+    /// A program.
+    Command(command::Command),
 }
 
 impl Kind {
@@ -33,6 +43,48 @@ impl Kind {
             Self::Sql(_) => "sql",
             Self::Refinery(_) => "refinery",
             Self::Copy(_) => "copy",
+            Self::Alembic(_) => "alembic",
+            Self::Python(_) => "python",
+            Self::Command(_) => "command",
+        }
+    }
+
+    /// How the files of its migrations end.
+    #[must_use]
+    pub fn file_ending(&self) -> &'static str {
+        match self {
+            Self::Sql(_) | Self::Refinery(_) | Self::Copy(_) => "sql",
+            Self::Alembic(_) | Self::Python(_) => "py",
+            Self::Command(_) => "txt",
+        }
+    }
+
+    /// Whether nothing else may run meanwhile: a program may change a database that it was not meant for, and that it did not
+    /// can be seen only where nobody else does.
+    #[must_use]
+    pub fn runs_alone(&self) -> bool {
+        matches!(self, Self::Alembic(_) | Self::Python(_) | Self::Command(_))
+    }
+
+    /// The program that it runs, and where; none runs within us.
+    #[must_use]
+    pub fn program(&self) -> Option<(&program::Surroundings, &str)> {
+        match self {
+            Self::Sql(_) | Self::Refinery(_) | Self::Copy(_) => None,
+            Self::Alembic(it) => Some((&it.surroundings, &it.interpreter)),
+            Self::Python(it) => Some((&it.surroundings, &it.interpreter)),
+            Self::Command(it) => Some((&it.surroundings, it.argv.first()?)),
+        }
+    }
+
+    /// What was read when the plan was loaded, in order. Alembic's revisions are asked for later.
+    #[must_use]
+    pub fn migrations(&self) -> &[Migration] {
+        match self {
+            Self::Sql(it) | Self::Refinery(it) => &it.migrations,
+            Self::Python(it) => &it.migrations,
+            Self::Command(it) => &it.migrations,
+            Self::Copy(_) | Self::Alembic(_) => &[],
         }
     }
 }

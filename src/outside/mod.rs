@@ -1,5 +1,6 @@
 //! Everything that is not us: PostgreSQL, child processes, the store, the clock.
 
+pub mod child;
 pub mod clock;
 pub mod cluster;
 pub mod interrupt;

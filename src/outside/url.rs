@@ -26,6 +26,7 @@ pub struct DatabaseUrl {
     options: Vec<(String, String)>,
     connect_timeout: Option<u32>,
     application_name: Option<String>,
+    given: Secret,
 }
 
 /// libpq's `sslmode`.
@@ -168,6 +169,20 @@ impl DatabaseUrl {
     #[must_use]
     pub fn application_name(&self) -> Option<&str> {
         self.application_name.as_deref()
+    }
+
+    /// The URL as it was given, for programs that have their own ideas about its scheme. It holds the password.
+    #[must_use]
+    pub fn as_given(&self) -> &Secret {
+        &self.given
+    }
+
+    /// The URL for a command line, where everybody can read it: `PGPASSWORD` carries the password.
+    #[must_use]
+    pub fn without_password(&self) -> String {
+        let text = self.to_string().replacen(":***@", "@", 1);
+        let joint = if text.contains('?') { '&' } else { '?' };
+        format!("{text}{joint}sslmode={}", self.ssl_mode.as_str())
     }
 
     /// The same server and role, another database.

@@ -146,6 +146,7 @@ fn waits(plan: &PlanFile, step: &StepTable) -> Result<(), PlanError> {
 fn work(plan: &PlanFile, step: &StepTable) -> Result<(), PlanError> {
     let by = format!("step `{}`", step.name);
     match &step.work {
+        Work::Alembic { .. } | Work::Python { .. } | Work::Command { .. } => Ok(()),
         Work::Sql { dir } | Work::Refinery { dir } => {
             let help = "Write the folder of the migrations, relative to the project root.";
             not_empty(plan, &by, "dir", help, dir.get_ref().is_empty(), dir.span())

@@ -68,7 +68,7 @@ impl PlanFile {
 
 /// `template` with every variable replaced. In the user and the password of a URL, the value is percent-encoded, as it may hold
 /// any character; elsewhere, and where the whole URL is one variable, it stands as it is.
-fn expand(
+pub(super) fn expand(
     source: &Source,
     template: &Spanned<String>,
     needed_by: &str,

@@ -11,8 +11,8 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::problem::{PlanError, Problem, Source};
 use super::tables::{
-    CheckKind, CheckTable, CopyStep, DatabaseTable, FilesStep, Head, RunTable, StepKind, StepTable, StoreTable,
-    TargetTable, Top, Work,
+    AlembicStep, CheckKind, CheckTable, CommandStep, CopyStep, DatabaseTable, FilesStep, Head, PythonStep, RunTable,
+    SettingKeys, StepKind, StepTable, StoreTable, TargetTable, Top, Work,
 };
 use super::{check, literal, section};
 use crate::names::{DatabaseName, TargetName};
@@ -155,16 +155,16 @@ fn read_databases(
 }
 
 fn read_step(source: &Source, value: Spanned<DeValue<'_>>) -> Result<StepTable, PlanError> {
-    let (kind, span) = kind::<StepKind>(source, &call(&value, "step", None), &value)?;
+    let (kind, _) = kind::<StepKind>(source, &call(&value, "step", None), &value)?;
     let word = format!("{kind:?}").to_lowercase();
     let place = call(&value, "step", Some(&word));
     match kind {
         StepKind::Sql => files_step(source, &place, value, |dir| Work::Sql { dir }),
         StepKind::Refinery => files_step(source, &place, value, |dir| Work::Refinery { dir }),
         StepKind::Copy => copy_step(source, &place, value),
-        StepKind::Alembic | StepKind::Python | StepKind::Command => {
-            Err(check::unsupported(source, span, format!("a step of kind `{word}`")))
-        }
+        StepKind::Alembic => alembic_step(source, &place, value),
+        StepKind::Python => python_step(source, &place, value),
+        StepKind::Command => command_step(source, &place, value),
     }
 }
 
@@ -213,5 +213,30 @@ fn copy_step(source: &Source, place: &str, value: Spanned<DeValue<'_>>) -> Resul
     let CopyStep { name, database, after, lock_timeout, statement_timeout, from, to, key, omit, .. } =
         section::read(source, place, value)?;
     let work = Work::Copy { from, to: to.table, key, omit };
+    Ok(StepTable { name, database, after, lock_timeout, statement_timeout, work })
+}
+
+fn alembic_step(source: &Source, place: &str, value: Spanned<DeValue<'_>>) -> Result<StepTable, PlanError> {
+    let it: AlembicStep = section::read(source, place, value)?;
+    let setting = SettingKeys { dir: Some(it.dir), env: it.env, timeout: it.timeout };
+    let work = Work::Alembic { setting, interpreter: it.interpreter, config: it.config, mode: it.mode };
+    let AlembicStep { name, database, after, lock_timeout, statement_timeout, .. } = it;
+    Ok(StepTable { name, database, after, lock_timeout, statement_timeout, work })
+}
+
+fn python_step(source: &Source, place: &str, value: Spanned<DeValue<'_>>) -> Result<StepTable, PlanError> {
+    let it: PythonStep = section::read(source, place, value)?;
+    let PythonStep { interpreter, modules, order_file, entry, .. } = it;
+    let setting = SettingKeys { dir: Some(it.dir), env: it.env, timeout: it.timeout };
+    let work = Work::Python { setting, interpreter, modules, order_file, entry };
+    let PythonStep { name, database, after, lock_timeout, statement_timeout, .. } = it;
+    Ok(StepTable { name, database, after, lock_timeout, statement_timeout, work })
+}
+
+fn command_step(source: &Source, place: &str, value: Spanned<DeValue<'_>>) -> Result<StepTable, PlanError> {
+    let it: CommandStep = section::read(source, place, value)?;
+    let setting = SettingKeys { dir: it.dir, env: it.env, timeout: it.timeout };
+    let work = Work::Command { setting, argv: it.argv, run: it.run, inputs: it.inputs, probe: it.probe };
+    let CommandStep { name, database, after, lock_timeout, statement_timeout, .. } = it;
     Ok(StepTable { name, database, after, lock_timeout, statement_timeout, work })
 }

@@ -10,6 +10,7 @@ pub mod file;
 mod literal;
 mod order;
 mod problem;
+mod programs;
 mod section;
 mod tables;
 
@@ -23,6 +24,7 @@ use self::file::PlanFile;
 use self::problem::Problem;
 pub use self::problem::{Invalid, PlanError};
 use self::tables::{CheckTable, StepTable, TableTable, Time, Work};
+use crate::kind::migration::Limits;
 use crate::kind::{self, Copy, Files, Kind, Migration, TableRef};
 use crate::names::{DatabaseName, StepName, TargetName};
 use crate::outside::url::DatabaseUrl;
@@ -172,6 +174,16 @@ pub enum When {
 }
 
 impl Plan {
+    /// How long the statements of a step may wait and run: as it says itself, else as the run does.
+    #[must_use]
+    pub fn limits(&self, step: &Step) -> Limits {
+        Limits {
+            lock_timeout: step.lock_timeout.unwrap_or(self.run.lock_timeout),
+            lock_retries: self.run.lock_retries,
+            statement_timeout: step.statement_timeout.unwrap_or(self.run.statement_timeout),
+        }
+    }
+
     /// Reads the plan file at `path` for `target`, or for the plan's default target, and all migration folders that it names.
     /// `env` is where `${NAME}` is looked up.
     ///
@@ -187,7 +199,12 @@ impl Plan {
         let root = project_root(path);
         let mut steps = Vec::with_capacity(file.steps.len());
         for table in &file.steps {
-            steps.push(Step { kind: file.read_work(&root, table)?, ..step(table) });
+            let url = &databases[table.database.get_ref()].url;
+            let kind = match file.read_program(&root, table, url, env)? {
+                Some(program) => program,
+                None => file.read_work(&root, table)?,
+            };
+            steps.push(Step { kind, ..step(table) });
         }
         Ok(Self::of(file, path, target, databases, store, steps))
     }
@@ -266,7 +283,7 @@ impl PlanFile {
         let (dir, read): (_, ReadFolder) = match &table.work {
             Work::Sql { dir } => (dir, kind::sql::read),
             Work::Refinery { dir } => (dir, kind::refinery::read),
-            Work::Copy { .. } => return Ok(kind(table, Vec::new())),
+            _ => return Ok(kind(table, Vec::new())),
         };
         let folder = root.join(dir.get_ref());
         if !folder.is_dir() {
@@ -293,6 +310,10 @@ fn kind(table: &StepTable, migrations: Vec<Migration>) -> Kind {
     match &table.work {
         Work::Sql { dir } => Kind::Sql(Files { dir: dir.get_ref().into(), migrations }),
         Work::Refinery { dir } => Kind::Refinery(Files { dir: dir.get_ref().into(), migrations }),
+        // Without its surroundings, which only a target gives it.
+        Work::Alembic { .. } | Work::Python { .. } | Work::Command { .. } => {
+            Kind::Command(kind::command::Command::default())
+        }
         Work::Copy { from, to, key, omit } => Kind::Copy(Copy {
             from: table_ref(from),
             to: TableRef { database: table.database.get_ref().clone(), table: to.get_ref().clone() },

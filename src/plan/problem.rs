@@ -271,6 +271,23 @@ pub(super) enum Problem {
     )]
     OmittedKey { step: String, column: String },
 
+    #[error("{by} has {} of `modules` and `order_file`", if *both { "both" } else { "neither" })]
+    #[diagnostic(
+        code("plan.one_of"),
+        help(
+            "{} The order of the modules stands in one place.",
+            if *both { "Remove one of the two." } else { "Add `modules = [\"app.migrations.NAME\"]`, or `order_file`." }
+        )
+    )]
+    OneOf { by: String, both: bool },
+
+    #[error("`argv` of {step} holds a password: `{word}`")]
+    #[diagnostic(
+        code("plan.password_in_argv"),
+        help("Every user of the machine can read arguments. Pass it in `env`; PGPASSWORD is set already.")
+    )]
+    PasswordInArguments { step: String, word: String },
+
     #[error("the folder `{dir}` of step `{step}` does not exist")]
     #[diagnostic(code("plan.no_folder"), help("Create it, or correct `dir`; it is relative to `{}`.", root.display()))]
     NoFolder { step: String, dir: String, root: PathBuf },

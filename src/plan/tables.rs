@@ -10,6 +10,8 @@ use toml::Spanned;
 
 use super::section::with_help;
 use super::{OnFailure, Retention, When};
+use crate::kind::alembic::AlembicMode;
+use crate::kind::command::RunWhen;
 use crate::names::{DatabaseName, StepName, TargetName};
 
 /// The keys at the top; those of [`IgnoredAny`] are read on their own, under names that messages can use.
@@ -100,9 +102,46 @@ pub(super) struct StepTable {
 
 #[derive(Debug)]
 pub(super) enum Work {
-    Sql { dir: Spanned<String> },
-    Refinery { dir: Spanned<String> },
-    Copy { from: TableTable, to: Spanned<String>, key: Spanned<Vec<String>>, omit: Vec<Spanned<String>> },
+    Sql {
+        dir: Spanned<String>,
+    },
+    Refinery {
+        dir: Spanned<String>,
+    },
+    Copy {
+        from: TableTable,
+        to: Spanned<String>,
+        key: Spanned<Vec<String>>,
+        omit: Vec<Spanned<String>>,
+    },
+    Alembic {
+        setting: SettingKeys,
+        interpreter: Option<Spanned<String>>,
+        config: Option<Spanned<String>>,
+        mode: AlembicMode,
+    },
+    Python {
+        setting: SettingKeys,
+        interpreter: Option<Spanned<String>>,
+        modules: Option<Spanned<Vec<Spanned<String>>>>,
+        order_file: Option<Spanned<String>>,
+        entry: Option<Spanned<String>>,
+    },
+    Command {
+        setting: SettingKeys,
+        argv: Spanned<Vec<Spanned<String>>>,
+        run: RunWhen,
+        inputs: Vec<Spanned<String>>,
+        probe: Option<Spanned<String>>,
+    },
+}
+
+/// Where and with what a program of a step runs.
+#[derive(Debug)]
+pub(super) struct SettingKeys {
+    pub(super) dir: Option<Spanned<String>>,
+    pub(super) env: BTreeMap<Spanned<String>, Spanned<String>>,
+    pub(super) timeout: Option<Time>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -148,6 +187,71 @@ pub(super) struct CopyStep {
     pub(super) key: Spanned<Vec<String>>,
     #[serde(default)]
     pub(super) omit: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AlembicStep {
+    pub(super) name: Spanned<StepName>,
+    pub(super) database: Spanned<DatabaseName>,
+    #[serde(rename = "kind")]
+    _kind: IgnoredAny,
+    #[serde(default)]
+    pub(super) after: Vec<Spanned<StepName>>,
+    pub(super) lock_timeout: Option<Time>,
+    pub(super) statement_timeout: Option<Time>,
+    pub(super) dir: Spanned<String>,
+    #[serde(default)]
+    pub(super) env: BTreeMap<Spanned<String>, Spanned<String>>,
+    pub(super) timeout: Option<Time>,
+    pub(super) interpreter: Option<Spanned<String>>,
+    pub(super) config: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) mode: AlembicMode,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PythonStep {
+    pub(super) name: Spanned<StepName>,
+    pub(super) database: Spanned<DatabaseName>,
+    #[serde(rename = "kind")]
+    _kind: IgnoredAny,
+    #[serde(default)]
+    pub(super) after: Vec<Spanned<StepName>>,
+    pub(super) lock_timeout: Option<Time>,
+    pub(super) statement_timeout: Option<Time>,
+    pub(super) dir: Spanned<String>,
+    #[serde(default)]
+    pub(super) env: BTreeMap<Spanned<String>, Spanned<String>>,
+    pub(super) timeout: Option<Time>,
+    pub(super) interpreter: Option<Spanned<String>>,
+    pub(super) modules: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) order_file: Option<Spanned<String>>,
+    pub(super) entry: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CommandStep {
+    pub(super) name: Spanned<StepName>,
+    pub(super) database: Spanned<DatabaseName>,
+    #[serde(rename = "kind")]
+    _kind: IgnoredAny,
+    #[serde(default)]
+    pub(super) after: Vec<Spanned<StepName>>,
+    pub(super) lock_timeout: Option<Time>,
+    pub(super) statement_timeout: Option<Time>,
+    pub(super) dir: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) env: BTreeMap<Spanned<String>, Spanned<String>>,
+    pub(super) timeout: Option<Time>,
+    pub(super) argv: Spanned<Vec<Spanned<String>>>,
+    #[serde(default)]
+    pub(super) run: RunWhen,
+    #[serde(default)]
+    pub(super) inputs: Vec<Spanned<String>>,
+    pub(super) probe: Option<Spanned<String>>,
 }
 
 /// `{ database = "…", table = "…" }`.

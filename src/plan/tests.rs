@@ -25,10 +25,14 @@ fn env() -> BTreeMap<String, String> {
 fn load(text: &str, target: Option<&str>) -> Result<Plan, PlanError> {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir_all(folder.path().join("plans")).expect("a folder");
-    for file in ["migrations/a/001_first.sql", "migrations/b/V1__first.sql"] {
+    let modules = ["app/migrations/one.py", "app/migrations/two.py"];
+    for file in [&["migrations/a/001_first.sql", "migrations/b/V1__first.sql"], &modules[..]].concat() {
         let file = folder.path().join(file);
         std::fs::create_dir_all(file.parent().expect("a file in a folder")).expect("a folder");
         std::fs::write(file, "select 1;\n").expect("written");
+    }
+    for (file, text) in [("order", "migrations.two\nmigrations.one # last\n"), ("empty", "# nothing\n")] {
+        std::fs::write(folder.path().join(format!("app/{file}.txt")), text).expect("written");
     }
     let path = folder.path().join("plans/demo.toml");
     std::fs::write(&path, text).expect("written");
@@ -133,10 +137,6 @@ fn words_of_the_contract_that_are_not_built_yet() {
     check("[store]\nurl = \"s3://bucket\"", "7: a store at `s3://` is not supported by this version of migrate");
     check("[run]\nfreeze = \"read_only\"", "7: `freeze = \"read_only\"` is not supported by this version of migrate");
     check("[databases.a]\nstandby = true", "7: `standby = true` is not supported by this version of migrate");
-    for kind in ["alembic", "python", "command"] {
-        let expected = format!("9: a step of kind `{kind}` is not supported by this version of migrate");
-        check(&format!("[[steps]]\nname = \"x\"\ndatabase = \"a\"\nkind = \"{kind}\"\nmodules = [\"m\"]"), &expected);
-    }
     for kind in ["sql", "http", "command", "git"] {
         let expected = format!("8: a check of kind `{kind}` is not supported by this version of migrate");
         check(&format!("[[checks]]\nname = \"x\"\nkind = \"{kind}\"\nurl = \"https://example.org\""), &expected);
@@ -309,6 +309,122 @@ fn steps() {
         &copy("from = { database = \"a\", table = \"public.t\" }\nto = { table = \"t\" }\nkey = [\"id\"]"),
         "11: step `x` names the same table as its source and its target",
     );
+}
+
+/// A step of `kind` on database `a`; `more` begins on line 10.
+fn program(kind: &str, more: &str) -> String {
+    format!("[[steps]]\nname = \"x\"\ndatabase = \"a\"\nkind = \"{kind}\"\n{more}")
+}
+
+#[test]
+fn steps_that_run_programs() {
+    let python = |more: &str| program("python", &format!("dir = \"app\"\n{more}"));
+    let one = "modules = [\"migrations.one\"]";
+    check(&program("python", one), "6: the `python` step `x` has no `dir`");
+    check(&python(""), "7: step `x` has neither of `modules` and `order_file`");
+    check(
+        &python(&format!("{one}\norder_file = \"app/order.txt\"")),
+        "12: step `x` has both of `modules` and `order_file`",
+    );
+    check(&python("modules = []"), "11: `modules` of step `x` is empty");
+    check(&python("order_file = \"app/empty.txt\""), "11: `order_file` of step `x` is empty");
+    check(&python("modules = [\"migrations.one\", \"migrations.one\"]"), "11: two modules are called `migrations.one`");
+    check(
+        &python("modules = \"migrations.one\""),
+        "11: `modules` of the `python` step `x`: a text stands where a list in `[…]` belongs",
+    );
+    check(&python(&format!("{one}\nmodul = 1")), "12: `modul` is not a key of the `python` step `x`");
+    check(&python(&format!("{one}\nargv = [\"x\"]")), "12: `argv` is not a key of the `python` step `x`");
+    check(
+        &python(&format!("{one}\ntimeout = \"1 hour\"")),
+        "12: `timeout` of the `python` step `x`: `1 hour` is not a duration",
+    );
+    check(
+        &python(&format!("{one}\nenv = {{ X = \"${{NOWHERE}}\" }}")),
+        "12: the variable `NOWHERE` is not set, and step `x` needs it",
+    );
+    check(
+        &python(&format!("{one}\nenv = {{ X = 1 }}")),
+        "12: `env.X` of the `python` step `x`: a whole number stands where a text in quotes belongs",
+    );
+    check(&python(&format!("{one}\nenv = {{ X = \"${{url\" }}")), "12: a `${` has no `}`");
+    check(
+        &python(&format!("{one}\nenv = {{ X = \"postgresql://app:hunter2@h/d\" }}")),
+        "12: the plan holds a literal password",
+    );
+    check(
+        &program("python", &format!("dir = \"nowhere\"\n{one}")),
+        "10: the folder `nowhere` of step `x` does not exist",
+    );
+    let missing = load(&format!("{HEAD}{}", python("modules = [\"migrations.three\"]")), Some("local"));
+    assert_eq!(shown(&missing.expect_err("missing")), "-: cannot read app/migrations/three.py");
+    let missing = load(&format!("{HEAD}{}", python("order_file = \"app/other.txt\"")), Some("local"));
+    assert_eq!(shown(&missing.expect_err("missing")), "-: cannot read app/other.txt");
+
+    let alembic = |more: &str| program("alembic", &format!("dir = \"app\"\n{more}"));
+    check(&program("alembic", ""), "6: the `alembic` step `x` has no `dir`");
+    check(
+        &alembic("mode = \"offline\""),
+        "11: `mode` of the `alembic` step `x`: `offline` is not one of `online`, `sql`",
+    );
+    check(&alembic("modules = []"), "11: `modules` is not a key of the `alembic` step `x`");
+}
+
+#[test]
+fn steps_that_run_commands() {
+    let command = |more: &str| program("command", more);
+    let argv = "argv = [\"dbt\", \"build\"]";
+    check(&command(""), "6: the `command` step `x` has no `argv`");
+    check(&command("argv = []"), "10: `argv` of step `x` is empty");
+    check(
+        &command("argv = \"dbt build\""),
+        "10: `argv` of the `command` step `x`: a text stands where a list in `[…]` belongs",
+    );
+    check(&command(&format!("{argv}\nmodules = []")), "11: `modules` is not a key of the `command` step `x`");
+    check(
+        &command(&format!("{argv}\nrun = \"sometimes\"")),
+        "11: `run` of the `command` step `x`: `sometimes` is not one of `always`, `once`, `on_change`",
+    );
+    check(
+        &command("argv = [\"psql\",\n\"--password=${password}\"]"),
+        "11: `argv` of step `x` holds a password: `--password=${password}`",
+    );
+    check(&command("argv = [\"psql\", \"${A}\"]"), "10: `argv` of step `x` holds a password: `${A}`");
+    check(
+        &command("argv = [\"psql\", \"${NOWHERE}\"]"),
+        "10: the variable `NOWHERE` is not set, and step `x` needs it",
+    );
+    check(&command(&format!("{argv}\ndir = \"nowhere\"")), "11: the folder `nowhere` of step `x` does not exist");
+    let missing = load(&format!("{HEAD}{}", command(&format!("{argv}\ninputs = [\"nowhere\"]"))), Some("local"));
+    assert_eq!(shown(&missing.expect_err("missing")), "-: cannot read nowhere");
+}
+
+#[test]
+fn steps_that_run_programs_are_expanded_for_their_database() {
+    let steps = [
+        "[[steps]]\nname = \"p\"\ndatabase = \"a\"\nkind = \"python\"\ndir = \"app\"\norder_file = \"app/order.txt\"\n\
+         env = { URL = \"${url}\", DATABASE = \"${dbname}\", STORE = \"${STORE}\" }\ntimeout = \"2m\"\n",
+        "[[steps]]\nname = \"c\"\ndatabase = \"b\"\nkind = \"command\"\nargv = [\"land\", \"${url}\", \"${host}\", \"${user}\"]\n\
+         run = \"once\"\nprobe = \"select true\"\n",
+        "[[steps]]\nname = \"s\"\ndatabase = \"b\"\nkind = \"alembic\"\ndir = \"app\"\nmode = \"sql\"\n",
+    ];
+    let plan = load(&format!("{HEAD}{}", steps.concat()), Some("local")).expect("a good plan");
+    let kind = |name: &str| &plan.steps.iter().find(|it| it.name.as_str() == name).expect("a step").kind;
+    let Kind::Python(python) = kind("p") else { panic!("{plan:?}") };
+    let names: Vec<&str> = python.migrations.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["migrations.two", "migrations.one"]);
+    assert_eq!((python.interpreter.as_str(), python.surroundings.timeout), ("python3", Some(Duration::from_secs(120))));
+    let env: Vec<(&str, &str)> =
+        python.surroundings.env.iter().map(|(name, it)| (name.as_str(), it.expose())).collect();
+    let url = "postgresql://app:hunter2@db.example.org/a";
+    assert_eq!(env, [("DATABASE", "a"), ("LANG", "C.UTF-8"), ("STORE", "gs://bucket/prefix"), ("URL", url)]);
+    let Kind::Command(command) = kind("c") else { panic!("{plan:?}") };
+    let url = "postgresql://app@/b?host=/cloudsql/p:r:i&sslmode=prefer";
+    assert_eq!(command.argv, ["land", url, "/cloudsql/p:r:i", "app"]);
+    assert_eq!(command.surroundings.env["PGPASSWORD"].expose(), "hunter2");
+    let Kind::Alembic(alembic) = kind("s") else { panic!("{plan:?}") };
+    assert_eq!((alembic.config.as_str(), alembic.mode), ("alembic.ini", kind::alembic::AlembicMode::Sql));
+    assert!(!format!("{plan:?} {plan:#?} {}", plan.text).contains("hunter2"));
 }
 
 #[test]
@@ -511,10 +627,7 @@ fn a_stored_plan_needs_no_folders_and_only_the_variables_of_the_databases_that_m
     assert_eq!(plan.databases.keys().map(DatabaseName::as_str).collect::<Vec<_>>(), ["mobius_user"]);
     assert!(plan.target.protected && plan.store.url.is_none());
     assert_eq!(plan.steps.len(), 3);
-    assert!(plan.steps.iter().all(|it| match &it.kind {
-        Kind::Sql(files) | Kind::Refinery(files) => files.migrations.is_empty(),
-        Kind::Copy(_) => true,
-    }));
+    assert!(plan.steps.iter().all(|it| it.kind.migrations().is_empty()));
     let error = load(None).expect_err("not all are set");
     assert_eq!(
         format!("{} {error}", error.place().expect("a place")),

@@ -10,7 +10,6 @@ use crate::event::{Event, Stage};
 use crate::failure::{Aftermath, Blame, Failure, OrFail};
 use crate::journal::entry::{Command, Fact, Identity, Outcome};
 use crate::journal::{self, Journal, JournalError};
-use crate::kind::Kind;
 use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
 use crate::outside::interrupt::Interrupted;
@@ -61,7 +60,7 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     if let Some(unfinished) = super::unfinished(store, &plan.target.name).await.or_fail()? {
         return Err(Failure::untouched(Blame::Busy, unfinished));
     }
-    let survey = survey(plan, options.only.as_ref()).await.all_reachable().or_fail()?;
+    let survey = survey(world, plan, options.only.as_ref()).await.all_reachable().or_fail()?;
     survey.no_drift(plan).or_blame(Blame::Drift)?;
     if let Some(saved) = &options.saved {
         saved.still_matches(plan, &survey, options.only.as_ref()).or_blame(Blame::Drift)?;
@@ -166,7 +165,7 @@ impl Release<'_> {
         }
         self.before_changes(locks, report).await?;
         self.world.tell(Event::Stage(Stage::Migrations));
-        let context = Context::new(self.world, self.plan, self.journal, self.survey);
+        let context = Context::new(self.world, self.plan, self.store, self.journal, self.survey);
         let ended = step::run_all(context, self.survey).await;
         for (database, ..) in &ended.applied {
             report.database(database).applied += 1;
@@ -196,7 +195,7 @@ impl Release<'_> {
         let prepared = async {
             self.keep().await.or_fail()?;
             if self.options.no_snapshot.is_none() {
-                let databases = self.survey.databases_with_work(self.plan);
+                let databases = self.survey.databases_at_risk(self.plan);
                 let taken =
                     snapshots::take_all(self.world, self.store, self.journal, &databases, self.plan.run.parallel).await;
                 report.snapshots = taken.map_err(snapshots::failure)?;
@@ -224,11 +223,11 @@ impl Release<'_> {
         }
         let mut files = Vec::new();
         for step in &self.plan.steps {
-            let (Kind::Sql(source) | Kind::Refinery(source)) = &step.kind else { continue };
-            for index in self.survey.steps.get(&step.name).iter().flat_map(|state| &state.pending) {
-                let it = &source.migrations[*index];
+            let Some(state) = self.survey.steps.get(&step.name) else { continue };
+            for index in &state.pending {
+                let it = &state.migrations(step)[*index];
                 let key = format!("{folder}/migrations/{}/{}", step.name, it.name);
-                files.push((format!("{key}.sql"), it.up.clone()));
+                files.push((format!("{key}.{}", step.kind.file_ending()), it.up.clone()));
                 files.extend(it.down.as_ref().map(|down| (format!("{key}.down.sql"), down.text.clone())));
             }
         }

@@ -9,14 +9,16 @@ use sqlx::{PgConnection, Row};
 
 use crate::failure::{Blame, Failure, list};
 use crate::names::DatabaseName;
+use crate::outside::child;
 use crate::outside::clock;
 use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect, query_error};
+use crate::outside::secret::Secret;
 use crate::outside::store::Store;
-use crate::plan::{Database, Plan};
+use crate::plan::{Database, Plan, Step};
 use crate::world::World;
 
 use super::lock::who_holds;
-use super::survey::Survey;
+use super::survey::{StepState, Survey};
 
 /// Sessions that a run needs for one database at its widest: the lock, the snapshot and `pg_dump`, or a step and its copy.
 const SESSIONS_EACH: i64 = 3;
@@ -62,10 +64,13 @@ struct NotReady {
 /// # Errors
 /// Everything that is missing, each with its remedy.
 pub async fn preflight(world: &World, plan: &Plan, survey: &Survey) -> Result<(), Failure> {
-    let busy = survey.databases_with_work(plan);
+    let busy = survey.databases_at_risk(plan);
     let looked = join_all(busy.iter().map(|database| database_findings(world, database))).await;
     let mut findings: Vec<Finding> = looked.into_iter().flatten().collect();
     findings.extend(different_databases(survey));
+    findings.extend(program_findings(
+        plan.steps.iter().filter(|it| survey.steps.get(&it.name).is_some_and(StepState::has_work)),
+    ));
     // An extension may be what a pending migration installs: for `apply` it is enough that the server has it.
     let bad: Vec<&Finding> =
         findings.iter().filter(|it| it.outcome == Verdict::Failed && it.name != "extension installed").collect();
@@ -94,6 +99,25 @@ pub async fn examine(world: &World, plan: &Plan, survey: &Survey, store: Result<
     .await;
     findings.extend(looked.into_iter().flatten());
     findings.extend(different_databases(survey));
+    findings.extend(program_findings(plan.steps.iter()));
+    findings
+}
+
+/// Whether the programs of steps are there. One that is not would be noticed only after snapshots and other steps.
+fn program_findings<'a>(steps: impl Iterator<Item = &'a Step>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for step in steps {
+        let Some((surroundings, name)) = step.kind.program() else { continue };
+        let path = surroundings.env.get("PATH").map(Secret::expose).unwrap_or_default();
+        let found = child::find(&surroundings.dir, name, path);
+        let fault = found.is_none().then(|| {
+            let place = if name.contains('/') { surroundings.dir.display().to_string() } else { "PATH".to_owned() };
+            let help = "Install it, or correct the step: a name with a slash is relative to the step's `dir`.";
+            (format!("`{name}` of step `{}` is not in {place}, or may not be run", step.name), help.to_owned())
+        });
+        let fine = format!("step `{}` runs {}", step.name, found.unwrap_or_default().display());
+        findings.push(Finding { database: Some(step.database.clone()), ..finding("program", None, fault, fine) });
+    }
     findings
 }
 
@@ -110,10 +134,10 @@ fn finding(
     }
 }
 
-fn unreachable(database: &Database, error: &PgError) -> Finding {
+fn unreachable(database: &Database, error: &impl miette::Diagnostic) -> Finding {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    let help = "Check that the server runs and that the URL, the role and its password are right.";
-    finding("connection", Some(database), Some((format!("{error}{cause}"), help.into())), "")
+    let help = error.help().map_or_else(|| "Look at the cause.".to_owned(), |help| help.to_string());
+    finding("connection", Some(database), Some((format!("{error}{cause}"), help)), "")
 }
 
 /// Writes an object and reads it back.

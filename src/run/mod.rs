@@ -4,6 +4,7 @@ pub mod apply;
 mod back;
 pub mod doctor;
 pub mod lock;
+pub mod program_step;
 pub mod report;
 pub mod rollback;
 pub mod saved;

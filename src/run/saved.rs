@@ -163,7 +163,7 @@ fn word(when: When) -> &'static str {
 }
 
 fn places(plan: &Plan, survey: &Survey) -> Vec<Place> {
-    let busy: Vec<&DatabaseName> = survey.databases_with_work(plan).into_iter().map(|it| &it.name).collect();
+    let busy: Vec<&DatabaseName> = survey.databases_at_risk(plan).into_iter().map(|it| &it.name).collect();
     let place = |name: &DatabaseName| {
         let (found, database) = (survey.found(name)?, plan.databases.get(name)?);
         Some(Place {
@@ -181,9 +181,9 @@ fn work(step: &Step, survey: &Survey) -> Work {
     let none = StepState::default();
     let state = survey.steps.get(&step.name).unwrap_or(&none);
     let (pending, duplicate_numbers) = match &step.kind {
-        Kind::Sql(files) => (file_units(files, state), duplicates(files)),
-        Kind::Refinery(files) => (file_units(files, state), Vec::new()),
+        Kind::Sql(files) => (units(step, state), duplicates(files)),
         Kind::Copy(it) => (copy_units(it, state), Vec::new()),
+        Kind::Refinery(_) | Kind::Alembic(_) | Kind::Python(_) | Kind::Command(_) => (units(step, state), Vec::new()),
     };
     Work {
         name: step.name.clone(),
@@ -200,9 +200,9 @@ fn duplicates(files: &crate::kind::Files) -> Vec<String> {
     all.into_iter().map(|(number, names)| format!("{number}: {}", names.join(", "))).collect()
 }
 
-fn file_units(files: &crate::kind::Files, state: &StepState) -> Vec<Unit> {
+fn units(step: &Step, state: &StepState) -> Vec<Unit> {
     let unit = |index: &usize| {
-        let it = &files.migrations[*index];
+        let it = &state.migrations(step)[*index];
         Unit {
             name: it.name.clone(),
             checksum: it.checksum.clone(),

@@ -13,15 +13,17 @@ use crate::journal::entry::Fact;
 use crate::journal::ledger::{Author, Unit};
 use crate::journal::{Journal, JournalError};
 use crate::kind::copy::{self, CopyError};
-use crate::kind::migration::{self, Limits, MigrationError, Setting};
+use crate::kind::migration::{self, MigrationError, Setting};
 use crate::kind::refinery_history::{self, Disagrees};
 use crate::kind::{Copy, Kind, Migration};
 use crate::names::{DatabaseName, StepName};
 use crate::outside::postgres::{PgError, connect};
+use crate::outside::store::Store;
 use crate::plan::{Plan, Step};
 use crate::sql::checksum::checksum;
 use crate::world::World;
 
+use super::program_step::{self, ProgramFailed};
 use super::survey::{StepState, Survey};
 
 /// Why a step failed.
@@ -61,6 +63,10 @@ pub enum StepError {
         #[diagnostic_source]
         source: PgError,
     },
+    /// A program of a step.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Program(Box<ProgramFailed>),
     /// refinery refuses.
     #[error("{database}: {source}")]
     #[diagnostic(code("step.refinery"))]
@@ -98,6 +104,8 @@ pub struct Context<'a> {
     pub plan: &'a Plan,
     /// The run's journal.
     pub journal: &'a Journal,
+    /// Where the output of programs is kept.
+    pub store: &'a Store,
     has_ledger: Mutex<BTreeSet<DatabaseName>>,
     ended: Mutex<Ended>,
 }
@@ -105,21 +113,13 @@ pub struct Context<'a> {
 impl<'a> Context<'a> {
     /// For a run over what `survey` found.
     #[must_use]
-    pub fn new(world: &'a World, plan: &'a Plan, journal: &'a Journal, survey: &Survey) -> Self {
+    pub fn new(world: &'a World, plan: &'a Plan, store: &'a Store, journal: &'a Journal, survey: &Survey) -> Self {
         let has = |name: &&DatabaseName| survey.found(name).is_some_and(|it| it.has_ledger);
         let has_ledger = survey.databases.keys().filter(has).cloned().collect();
-        Self { world, plan, journal, has_ledger: Mutex::new(has_ledger), ended: Mutex::default() }
+        Self { world, plan, journal, store, has_ledger: Mutex::new(has_ledger), ended: Mutex::default() }
     }
 
-    fn limits(&self, step: &Step) -> Limits {
-        Limits {
-            lock_timeout: step.lock_timeout.unwrap_or(self.plan.run.lock_timeout),
-            lock_retries: self.plan.run.lock_retries,
-            statement_timeout: step.statement_timeout.unwrap_or(self.plan.run.statement_timeout),
-        }
-    }
-
-    fn author(&self, step: &Step) -> Author {
+    pub(super) fn author(&self, step: &Step) -> Author {
         Author {
             run: self.journal.run().clone(),
             step: step.name.clone(),
@@ -132,14 +132,24 @@ impl<'a> Context<'a> {
         self.ended.lock().expect("nobody panics while holding this")
     }
 
-    fn record(&self, step: &Step, name: &str) {
+    pub(super) fn record(&self, step: &Step, name: &str) {
         let mut ended = self.ended();
         ended.changed.insert(step.database.clone());
         ended.applied.push((step.database.clone(), step.name.clone(), name.to_owned()));
         self.has_ledger.lock().expect("nobody panics while holding this").insert(step.database.clone());
     }
 
-    fn has_ledger(&self, database: &DatabaseName) -> bool {
+    /// A wish to stop left something undone.
+    pub(super) fn cut_short(&self) {
+        self.ended().cut_short = true;
+    }
+
+    /// A database that was changed by something else than a migration of its own.
+    pub(super) fn mark_changed(&self, database: &DatabaseName) {
+        self.ended().changed.insert(database.clone());
+    }
+
+    pub(super) fn has_ledger(&self, database: &DatabaseName) -> bool {
         self.has_ledger.lock().expect("nobody panics while holding this").contains(database)
     }
 }
@@ -153,16 +163,21 @@ pub async fn run_all(context: Context<'_>, survey: &Survey) -> Ended {
     let mut waiting: Vec<&Step> = plan.steps.iter().filter(|step| state(step).has_work()).collect();
     let mut busy: BTreeSet<&DatabaseName> = BTreeSet::new();
     let mut running = FuturesUnordered::new();
+    let mut alone = false;
     loop {
-        while running.len() < plan.run.parallel && !stop.requested() {
-            let Some(at) = waiting.iter().position(|step| is_ready(plan, step, &waiting, &busy)) else { break };
+        while running.len() < plan.run.parallel && !stop.requested() && !alone {
+            let ready =
+                |step: &&Step| is_ready(plan, step, &waiting, &busy) && (running.is_empty() || !step.kind.runs_alone());
+            let Some(at) = waiting.iter().position(ready) else { break };
             let step = waiting.remove(at);
             busy.insert(&step.database);
+            alone = step.kind.runs_alone();
             let (context, state, stop) = (&context, state(step), &stop);
             running.push(async move { (step, run_one(context, step, &state, stop).await) });
         }
         let Some((step, result)) = running.next().await else { break };
         busy.remove(&step.database);
+        alone = false;
         if let Err(error) = result {
             stop.request();
             context.world.tell(Event::Failed { message: error.to_string() });
@@ -217,6 +232,9 @@ async fn run_one(
         }
         Kind::Refinery(files) => apply_refinery(context, step, &files.migrations, stop, &mut mine).await,
         Kind::Copy(copy) => apply_copy(context, step, copy, &mut mine).await,
+        Kind::Alembic(_) | Kind::Python(_) | Kind::Command(_) => {
+            program_step::apply(context, step, state, stop, &mut mine).await
+        }
     };
     let (step_name, database, seconds) = (step.name.clone(), step.database.clone(), begun.elapsed().as_secs_f64());
     let Err((error, changed)) = result else {
@@ -229,6 +247,11 @@ async fn run_one(
     let fact = Fact::StepFailed { step: step_name, database, applied: mine, left_something: changed, message };
     // What went wrong with the database matters more than what then goes wrong with the journal.
     let _ = context.journal.write(fact).await;
+    // A program that was ended because we were asked to stop is no failure of its own.
+    if matches!(&error, StepError::Program(it) if it.is_interruption()) {
+        context.cut_short();
+        return Ok(());
+    }
     Err(error)
 }
 
@@ -236,24 +259,21 @@ async fn run_one(
 #[must_use]
 pub fn names(step: &Step, state: &StepState) -> Vec<String> {
     match &step.kind {
-        Kind::Sql(files) | Kind::Refinery(files) => {
-            state.pending.iter().map(|index| files.migrations[*index].name.clone()).collect()
-        }
         Kind::Copy(copy) if state.has_work() => vec![copy.to.table.clone()],
-        Kind::Copy(_) => Vec::new(),
+        _ => state.pending.iter().map(|index| state.migrations(step)[*index].name.clone()).collect(),
     }
 }
 
 /// An error, and whether the database may have been changed by what failed.
-type Partly<T> = Result<T, (StepError, bool)>;
+pub(super) type Partly<T> = Result<T, (StepError, bool)>;
 
-async fn session(step: &Step, context: &Context<'_>) -> Partly<PgConnection> {
+pub(super) async fn session(step: &Step, context: &Context<'_>) -> Partly<PgConnection> {
     let url = &context.plan.databases[&step.database].url;
     let opened = connect(url, &format!("migrate {}", context.journal.run())).await;
     opened.map_err(|source| (StepError::Database { database: step.database.clone(), source }, false))
 }
 
-async fn apply_files(
+pub(super) async fn apply_files(
     context: &Context<'_>,
     step: &Step,
     files: &[&Migration],
@@ -263,7 +283,7 @@ async fn apply_files(
     let mut session = session(step, context).await?;
     for file in files {
         if stop.requested() {
-            context.ended().cut_short = true;
+            context.cut_short();
             break;
         }
         apply_file(context, step, &mut session, file, &[], &[]).await?;
@@ -293,7 +313,7 @@ async fn apply_file(
         has_ledger: context.has_ledger(&step.database),
         before,
         also,
-        limits: context.limits(step),
+        limits: context.plan.limits(step),
         on_retry: &retry,
     };
     match migration::apply(session, file, &setting).await {
@@ -328,7 +348,7 @@ async fn apply_refinery(
     let history = history.map_err(|source| (StepError::Refinery { database: database(), source }, false))?;
     for pending in &history.pending {
         if stop.requested() {
-            context.ended().cut_short = true;
+            context.cut_short();
             break;
         }
         let file = &files[pending.index];
@@ -365,7 +385,7 @@ async fn apply_copy(context: &Context<'_>, step: &Step, copy: &Copy, mine: &mut 
             bytes,
         });
     };
-    let limits = context.limits(step).set_local();
+    let limits = context.plan.limits(step).set_local();
     let counts = copy::run(&mut source, &mut target, copy, &ledger, &limits, &progress).await.map_err(failed)?;
     context.record(step, &copy.to.table);
     mine.push(copy.to.table.clone());

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use futures::future::join_all;
@@ -9,20 +10,36 @@ use sqlx::PgConnection;
 
 use crate::failure::list;
 use crate::journal::ledger::{self, Applied};
+use crate::kind::alembic::{self, Alembic, AlembicError, Revisions};
+use crate::kind::command::{Command, RunWhen};
 use crate::kind::copy::{self, Pending as CopyPending};
 use crate::kind::{Kind, Migration, refinery_history};
 use crate::names::{DatabaseName, StepName};
 use crate::outside::clock;
 use crate::outside::postgres::{PgError, Server, connect, database_oid};
 use crate::plan::{Database, Plan, Step};
+use crate::world::World;
 
 /// What a plan's databases have and lack.
 #[derive(Debug)]
 pub struct Survey {
     /// Each database that was looked at.
-    pub databases: BTreeMap<DatabaseName, Result<Found, PgError>>,
+    pub databases: BTreeMap<DatabaseName, Result<Found, SurveyError>>,
     /// Each step on a database that answered, in the order of the plan.
     pub steps: BTreeMap<StepName, StepState>,
+}
+
+/// Why a database, or the source of a step on it, could not be looked at.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum SurveyError {
+    /// The database.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Postgres(#[from] PgError),
+    /// Alembic.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Alembic(#[from] AlembicError),
 }
 
 /// A database that answered.
@@ -47,6 +64,8 @@ pub struct Found {
 pub struct StepState {
     /// Places in the step's list of migrations.
     pub pending: Vec<usize>,
+    /// The list itself, where it was not read with the plan: Alembic's revisions.
+    pub listed: Option<Arc<Revisions>>,
     /// For a copy: whether there is anything to carry over.
     pub copy: Option<CopyPending>,
     /// Where ledger and files disagree.
@@ -54,6 +73,12 @@ pub struct StepState {
 }
 
 impl StepState {
+    /// The list that `pending` points into.
+    #[must_use]
+    pub fn migrations<'a>(&'a self, step: &'a Step) -> &'a [Migration] {
+        self.listed.as_ref().map_or(step.kind.migrations(), |listed| &listed.migrations)
+    }
+
     /// Whether `apply` has anything to do here.
     #[must_use]
     pub fn has_work(&self) -> bool {
@@ -102,6 +127,8 @@ pub enum Drift {
     },
     /// What refinery itself says.
     Refinery(String),
+    /// `alembic_version` and something else disagree.
+    Alembic(String),
 }
 
 impl Drift {
@@ -114,6 +141,7 @@ impl Drift {
             | Self::OutOfOrder { name, .. }
             | Self::Interrupted { name, .. } => name,
             Self::Refinery(_) => "refinery_schema_history",
+            Self::Alembic(_) => "alembic_version",
         }
     }
 
@@ -126,6 +154,7 @@ impl Drift {
             Self::OutOfOrder { .. } => "out_of_order",
             Self::Interrupted { .. } => "interrupted",
             Self::Refinery(_) => "refinery",
+            Self::Alembic(_) => "alembic",
         }
     }
 }
@@ -147,7 +176,7 @@ impl std::fmt::Display for Drift {
             Self::Interrupted { name, run } => {
                 write!(f, "`{name}` was begun in run {run}, and the ledger does not say that it ended")
             }
-            Self::Refinery(message) => write!(f, "{message}"),
+            Self::Refinery(message) | Self::Alembic(message) => write!(f, "{message}"),
         }
     }
 }
@@ -185,13 +214,13 @@ pub struct Unreachable {
     database: DatabaseName,
     #[source]
     #[diagnostic_source]
-    source: PgError,
+    source: SurveyError,
 }
 
 /// Looks at the databases of a plan (all, or only those named), side by side.
-pub async fn survey(plan: &Plan, only: Option<&BTreeSet<DatabaseName>>) -> Survey {
+pub async fn survey(world: &World, plan: &Plan, only: Option<&BTreeSet<DatabaseName>>) -> Survey {
     let wanted = |name: &DatabaseName| only.is_none_or(|only| only.contains(name));
-    let looks = plan.databases.values().filter(|it| wanted(&it.name)).map(|it| look(plan, it));
+    let looks = plan.databases.values().filter(|it| wanted(&it.name)).map(|it| look(world, plan, it));
     let mut survey = Survey { databases: BTreeMap::new(), steps: BTreeMap::new() };
     let mut sessions = BTreeMap::new();
     for (name, looked) in join_all(looks).await {
@@ -207,7 +236,7 @@ pub async fn survey(plan: &Plan, only: Option<&BTreeSet<DatabaseName>>) -> Surve
             let state = look_at_copy(plan, &survey, &mut sessions, step, copy).await;
             match state {
                 Ok(state) => drop(survey.steps.insert(step.name.clone(), state)),
-                Err(error) => drop(survey.databases.insert(step.database.clone(), Err(error))),
+                Err(error) => drop(survey.databases.insert(step.database.clone(), Err(error.into()))),
             }
         }
     }
@@ -216,11 +245,11 @@ pub async fn survey(plan: &Plan, only: Option<&BTreeSet<DatabaseName>>) -> Surve
 
 type Looked = (Found, Vec<(StepName, StepState)>, PgConnection);
 
-async fn look(plan: &Plan, database: &Database) -> (DatabaseName, Result<Looked, PgError>) {
-    (database.name.clone(), look_inside(plan, database).await)
+async fn look(world: &World, plan: &Plan, database: &Database) -> (DatabaseName, Result<Looked, SurveyError>) {
+    (database.name.clone(), look_inside(world, plan, database).await)
 }
 
-async fn look_inside(plan: &Plan, database: &Database) -> Result<Looked, PgError> {
+async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<Looked, SurveyError> {
     let mut session = connect(&database.url, "migrate survey").await?;
     let server = Server::of(&mut session).await?;
     let oid = database_oid(&mut session, database.url.dbname()).await?.unwrap_or_default();
@@ -243,6 +272,19 @@ async fn look_inside(plan: &Plan, database: &Database) -> Result<Looked, PgError
                         applied += (files.migrations.len() - state.pending.len()).saturating_sub(own.len());
                     }
                     Err(disagrees) => state.drift.push(Drift::Refinery(disagrees.to_string())),
+                }
+                state
+            }
+            Kind::Python(it) => compare(&it.migrations, &own),
+            Kind::Command(it) => look_at_command(it, &own),
+            Kind::Alembic(it) => {
+                let current = alembic::current(&mut session).await?;
+                let revisions = it.revisions(&world.interrupt, &plan.limits(step)).await?;
+                let state = look_at_alembic(it, revisions, &current, &own);
+                if state.drift.is_empty() {
+                    // What Alembic applied by itself has no row of ours.
+                    let has = state.migrations(step).len() - state.pending.len();
+                    applied += has.saturating_sub(own.len());
                 }
                 state
             }
@@ -281,6 +323,46 @@ fn compare(files: &[Migration], rows: &[&Applied]) -> StepState {
             _ => state.pending.push(index),
         }
     }
+    state
+}
+
+/// A command has one unit, and no order to be out of. One that was cut off is asked about by its probe when it is run.
+fn look_at_command(it: &Command, rows: &[&Applied]) -> StepState {
+    let row = rows.first();
+    let due = match it.run {
+        RunWhen::Always => true,
+        RunWhen::Once => !row.is_some_and(|row| row.finished),
+        RunWhen::OnChange => !row
+            .is_some_and(|row| row.finished && it.migrations.first().is_some_and(|unit| unit.checksum == row.checksum)),
+    };
+    let cut_off = row.filter(|row| !row.finished && it.probe.is_none());
+    let drift = cut_off.map(|row| Drift::Interrupted { name: row.name.clone(), run: row.run.clone() });
+    StepState {
+        pending: if due { vec![0] } else { Vec::new() },
+        drift: drift.into_iter().collect(),
+        ..StepState::default()
+    }
+}
+
+/// `alembic_version` says what is applied; ledger and files must not contradict it.
+fn look_at_alembic(it: &Alembic, revisions: Revisions, current: &[String], rows: &[&Applied]) -> StepState {
+    let mut state = drift_of(&revisions.migrations, rows);
+    match revisions.applied(current) {
+        Err(unknown) => state.drift.push(Drift::Alembic(format!(
+            "Alembic can't locate revision `{unknown}`, which alembic_version has, in {}: the checkout is older than the \
+             database, or a file is missing",
+            it.shown.display()
+        ))),
+        Ok(applied) => {
+            let denied = rows.iter().filter(|row| row.finished && !applied.contains(&row.name));
+            state.drift.extend(denied.map(|row| {
+                Drift::Alembic(format!("the ledger has `{}`, and by alembic_version it is not applied", row.name))
+            }));
+            let pending = revisions.migrations.iter().enumerate().filter(|(_, it)| !applied.contains(&it.name));
+            state.pending = pending.map(|(index, _)| index).collect();
+        }
+    }
+    state.listed = Some(Arc::new(revisions));
     state
 }
 
@@ -387,6 +469,16 @@ impl Survey {
             _ => None,
         });
         if drift.is_empty() { Ok(()) } else { Err(DriftError::new(drift, cut_off)) }
+    }
+
+    /// The databases that a run may change, by name: those with work, and all of them if a program is to be run.
+    #[must_use]
+    pub fn databases_at_risk<'a>(&self, plan: &'a Plan) -> Vec<&'a Database> {
+        let has_work = |step: &Step| self.steps.get(&step.name).is_some_and(StepState::has_work);
+        if plan.steps.iter().any(|step| step.kind.runs_alone() && has_work(step)) {
+            return self.databases.keys().filter_map(|name| plan.databases.get(name)).collect();
+        }
+        self.databases_with_work(plan)
     }
 
     /// The databases that a run would change, by name.

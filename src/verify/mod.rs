@@ -1,5 +1,6 @@
 //! Is it right: the checks of a plan.
 
+pub mod catalog;
 pub mod sync;
 
 use std::time::Instant;

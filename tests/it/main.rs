@@ -18,6 +18,7 @@ mod kill;
 mod kinds;
 mod memory;
 mod no_leaks;
+mod programs;
 mod release;
 mod rollback;
 mod round_trip;

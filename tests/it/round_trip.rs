@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::fingerprint::Fingerprint;
 use crate::fingerprint_proof::{ZOO, make_roles};
 use crate::harness;
+use crate::programs::{alembic_folder, alembic_step, module, python_library, python_step, revision};
 use crate::world::{TestWorld, assert_same};
 
 /// A release, and what it must have done.
@@ -138,6 +139,47 @@ async fn copy() {
     world.sql("rag", &format!("{table}; insert into t select n, 'body ' || n from generate_series(1, 300) n")).await;
     world.sql("chat", &format!("{table}; insert into t select n, 'old ' || n from generate_series(290, 310) n")).await;
     let then = [("chat", "select count(*) || ' ' || max(id) from t where body = 'body ' || id", "300 300")];
+    round_trip(Case { world: &world, then: &then, timed: &[] }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python() {
+    let world = TestWorld::new("rt_python", &["rag", "chat"]).await;
+    world.plan(&python_step("rag", &["one", "two"], ""));
+    python_library(&world);
+    world.sql("rag", "create table old (id int); insert into old select generate_series(1, 100)").await;
+    world.sql("chat", "create table own (id int)").await;
+    module(&world, "one", "delete from old where id > 50; create table new (id int)");
+    module(&world, "two", "create index concurrently old_id on old (id)");
+    let then = [("rag", "select count(*) from old", "50"), ("rag", "select to_regclass('old_id')", "old_id")];
+    round_trip(Case { world: &world, then: &then, timed: &[] }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alembic() {
+    for mode in ["online", "sql"] {
+        let world = TestWorld::new("rt_alembic", &["os"]).await;
+        world.plan(&alembic_step("os", &format!("mode = \"{mode}\"\n")));
+        alembic_folder(&world);
+        revision(&world, "a1", None, "create table first (id int primary key)");
+        assert_eq!(world.json(0, &["apply", "--yes"])["outcome"], "succeeded");
+        revision(&world, "b2", Some("a1"), "insert into first values (7)");
+        revision(&world, "c3", Some("b2"), "create view seen as select * from first");
+        let version = "select string_agg(version_num, ',') from alembic_version";
+        let then = [("os", version, "c3"), ("os", "select id from seen", "7")];
+        round_trip(Case { world: &world, then: &then, timed: &[] }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn command() {
+    let world = TestWorld::new("rt_command", &["chat"]).await;
+    world.plan(
+        "[[steps]]\nname = \"build\"\ndatabase = \"chat\"\nkind = \"command\"\nrun = \"once\"\nargv = [\"psql\", \"-Xqc\", \
+         \"create table mart as select 7 as id; drop table old\", \"${url}\"]\n",
+    );
+    world.sql("chat", "create table old (id int); insert into old values (1)").await;
+    let then = [("chat", "select id from mart", "7"), ("chat", "select to_regclass('old')", "NULL")];
     round_trip(Case { world: &world, then: &then, timed: &[] }).await;
 }
 

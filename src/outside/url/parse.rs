@@ -133,7 +133,7 @@ pub(super) fn parse(text: &str, default_user: Option<&str>) -> Result<DatabaseUr
         return Err(UrlError::Scheme);
     }
     let credentials_end = rest.find(['@', '/']).filter(|at| rest[*at..].starts_with('@'));
-    let read = gather(rest, credentials_end).and_then(|parts| finish(parts, default_user));
+    let read = gather(rest, credentials_end).and_then(|parts| finish(text, parts, default_user));
     // A password with a `/` in it would otherwise be reported as a wrong port, or shown as a host or a database.
     let after = credentials_end.map_or(rest, |at| &rest[at + 1..]);
     let in_path = after.split('?').next().and_then(|it| it.split_once('/')).is_some_and(|(_, path)| path.contains('@'));
@@ -240,7 +240,7 @@ fn ssl_mode(text: &str) -> Option<SslMode> {
     SslMode::ALL.into_iter().find(|mode| mode.as_str() == text)
 }
 
-fn finish(parts: Parts, default_user: Option<&str>) -> Result<DatabaseUrl, UrlError> {
+fn finish(text: &str, parts: Parts, default_user: Option<&str>) -> Result<DatabaseUrl, UrlError> {
     if parts.hosts_in_query > 1 || parts.host.contains(',') || parts.port.contains(',') {
         return Err(UrlError::SeveralHosts);
     }
@@ -262,6 +262,7 @@ fn finish(parts: Parts, default_user: Option<&str>) -> Result<DatabaseUrl, UrlEr
         options,
         connect_timeout: parts.connect_timeout,
         application_name: given(parts.application_name),
+        given: Secret::new(text),
     })
 }
 
