@@ -6,16 +6,14 @@
 //! - [`tables`]: two tables in two databases, and how they differ
 //! - [`kind`]: the kinds of step: files in, effect on a database out
 //! - [`snapshot`]: how it was: `pg_dump` to the store, and back
-//! - [`run`]: doing it: survey, lock, apply, roll back
+//! - [`run`]: doing it: look first, lock, apply, roll back
 //! - [`verify`]: is it right
 //! - [`journal`]: the record: entries in the store, ledger rows in the databases
 //! - [`outside`]: everything that is not us: PostgreSQL, processes, the store, the clock
-//! - [`doctor`]: what a run needs, looked at beforehand
 //! - [`cli`]: how it looks; the only place that prints
 //! - [`names`], [`event`], [`failure`], [`world`]: the words that every stage uses
 
 pub mod cli;
-pub mod doctor;
 pub mod event;
 pub mod failure;
 pub mod journal;

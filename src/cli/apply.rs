@@ -99,7 +99,7 @@ struct Document<'a> {
 pub fn told(console: &Console, report: &RunReport, failure: Option<Failure>) -> Ended {
     if console.json {
         console.print_json(&Document { report, error: failure.as_ref().map(trouble::json) });
-    } else {
+    } else if report.run.is_some() || failure.is_none() {
         console.print(&text(report));
     }
     Ok(match failure {

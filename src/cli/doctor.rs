@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::doctor::{Finding, Verdict, examine};
 use crate::failure::Exit;
+use crate::run::doctor::{Finding, Verdict, examine};
 use crate::run::survey::survey;
 
 use super::Ended;

@@ -101,7 +101,10 @@ impl Report for Bars {
             self.show(name, text);
         }
         if let Some(line) = line(event) {
-            let _ = self.all.println(line);
+            // `println` of the bars would leave the cursor behind the line where there is no bar.
+            self.all.suspend(|| {
+                let _ = writeln!(std::io::stderr().lock(), "{line}");
+            });
         }
         if let Some(name) = ended(event) {
             self.clear(name);

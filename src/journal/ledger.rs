@@ -4,7 +4,6 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use crate::kind::Migration;
 use crate::names::{RunId, StepName};
 use crate::outside::postgres::{PgError, query_error};
 use crate::sql::quote::literal;
@@ -132,17 +131,6 @@ pub struct Unit<'a> {
     pub up: Option<&'a str>,
     /// The text of its way back, if it has one.
     pub down: Option<&'a str>,
-}
-
-impl<'a> From<&'a Migration> for Unit<'a> {
-    fn from(it: &'a Migration) -> Self {
-        Self {
-            name: &it.name,
-            checksum: &it.checksum,
-            up: Some(&it.up),
-            down: it.down.as_ref().map(|down| down.text.as_str()),
-        }
-    }
 }
 
 impl Author {

@@ -112,7 +112,7 @@ pub enum CopyError {
         column: String,
     },
     /// The source is empty and the target is not.
-    #[error("{source_database}: table {source_table} is empty; it would empty {target_database}: table {target_table}")]
+    #[error("{source_database}.{source_table} is empty; it would empty {target_database}.{target_table}")]
     #[diagnostic(help("fill the source first; to empty the target on purpose, write a migration that does"))]
     EmptySource {
         /// The source.

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 pub use read_error::ReadError;
 
+use crate::journal::ledger::Unit;
 use crate::names::DatabaseName;
 
 /// What a step does. A closed set: the compiler lists every place to visit when another kind arrives.
@@ -116,6 +117,17 @@ pub struct Migration {
     pub irreversible: bool,
     /// False after `-- migrate:no-transaction`.
     pub transactional: bool,
+}
+
+impl<'a> From<&'a Migration> for Unit<'a> {
+    fn from(it: &'a Migration) -> Self {
+        Self {
+            name: &it.name,
+            checksum: &it.checksum,
+            up: Some(&it.up),
+            down: it.down.as_ref().map(|down| down.text.as_str()),
+        }
+    }
 }
 
 /// The way back of a migration.

@@ -14,8 +14,9 @@ use object_store::path::Path;
 use object_store::{ClientConfigKey, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio::task::JoinSet;
 
-/// Bytes of the first parts of an upload. Small, because every part in flight is held in memory.
-const PART: usize = 8 << 20;
+/// Bytes of the first parts of an upload: the least that stores take, because every part in flight is held in memory, for
+/// each of the databases that are dumped side by side.
+const PART: usize = 5 << 20;
 /// Parts in flight for one upload, beside the one being filled.
 const IN_FLIGHT: usize = 2;
 /// Bytes of one ranged read. Many short reads and no long one: `object_store` limits the time of a whole response.
@@ -360,13 +361,13 @@ impl Upload {
     }
 }
 
-/// Parts grow, so that 10,000 of them (the store's limit) hold 5 TiB (its other limit), while a small upload needs little
-/// memory: 8 MiB for the first 16 GiB, 32 MiB up to 141 GiB, then 512 MiB.
+/// Parts grow, so that 10,000 of them (the store's limit) hold 2 TiB, while a small upload needs little memory: 5 MiB for the
+/// first 10 GiB, 32 MiB up to 135 GiB, then 512 MiB.
 fn part_size(sent: usize) -> usize {
     match sent {
         0..2_000 => PART,
-        2_000..6_000 => 4 * PART,
-        _ => 64 * PART,
+        2_000..6_000 => 32 << 20,
+        _ => 512 << 20,
     }
 }
 

@@ -77,6 +77,14 @@ impl SslMode {
 impl DatabaseUrl {
     /// Reads a URL by libpq's rules, in any of the spellings that the frameworks use.
     ///
+    /// ```
+    /// use migrate::outside::url::DatabaseUrl;
+    ///
+    /// let url = DatabaseUrl::parse("postgresql+asyncpg://app:pw@/chat?host=/cloudsql/p:r:i").expect("a URL");
+    /// assert_eq!((url.host(), url.dbname()), ("/cloudsql/p:r:i", "chat"));
+    /// assert_eq!(url.to_string(), "postgresql://app:***@/chat?host=/cloudsql/p:r:i");
+    /// ```
+    ///
     /// # Errors
     /// What is wrong with it, without any value from it.
     pub fn parse(text: &str) -> Result<Self, UrlError> {

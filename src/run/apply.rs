@@ -6,7 +6,6 @@ use std::time::Instant;
 use futures::stream::{self, StreamExt};
 use miette::Diagnostic;
 
-use crate::doctor;
 use crate::event::{Event, Stage};
 use crate::failure::{Aftermath, Blame, Failure, OrFail};
 use crate::journal::entry::{Command, Fact, Identity, Outcome};
@@ -19,6 +18,7 @@ use crate::plan::{Database, OnFailure, Plan, When};
 use crate::verify::{self, CheckResult, ChecksFailed};
 use crate::world::World;
 
+use super::doctor;
 use super::lock::{LockError, Locks};
 use super::report::RunReport;
 use super::rollback::{self, Request};
@@ -100,7 +100,9 @@ async fn nothing_to_do(world: &World, plan: &Plan, report: &mut RunReport) -> Op
 }
 
 async fn gates(world: &World, plan: &Plan, report: &mut RunReport) -> Result<(), Failure> {
-    world.tell(Event::Stage(Stage::Gates));
+    if plan.checks.iter().any(|check| check.when == When::Before) {
+        world.tell(Event::Stage(Stage::Gates));
+    }
     report.checks = checks(world, plan, When::Before).await;
     match ChecksFailed::of(&report.checks) {
         Some(failed) => Err(Failure::untouched(Blame::Work, failed)),

@@ -1,6 +1,8 @@
 //! Doing it, and being able to say how far it got. Only this module knows all stages.
 
 pub mod apply;
+mod back;
+pub mod doctor;
 pub mod lock;
 pub mod program_step;
 pub mod report;

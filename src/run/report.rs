@@ -23,6 +23,9 @@ pub struct RunReport {
     pub snapshots: Vec<SnapshotReport>,
     /// Each check that was made.
     pub checks: Vec<CheckResult>,
+    /// What a person should know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// How long it took.
     pub seconds: f64,
 }
@@ -87,6 +90,7 @@ impl RunReport {
             databases: Vec::new(),
             snapshots: Vec::new(),
             checks: Vec::new(),
+            notes: Vec::new(),
             seconds: 0.0,
         }
     }

@@ -184,15 +184,26 @@ impl std::fmt::Display for Drift {
 /// Files and databases disagree.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[error("{}", .drift.join("\n"))]
-#[diagnostic(
-    code("drift"),
-    help(
-        "Restore each file as it was, or give a new migration a later number: an applied migration must not be edited, removed or overtaken."
-    )
-)]
+#[diagnostic(code("drift"), help("{help}"))]
 pub struct DriftError {
     /// One for each disagreement, with its database.
     drift: Vec<String>,
+    help: String,
+}
+
+impl DriftError {
+    /// Files can be mended; what was cut off in the middle can only be taken back.
+    fn new(drift: Vec<String>, cut_off: Option<&str>) -> Self {
+        let help = match cut_off {
+            Some(run) => format!("Take the run back: `migrate rollback {run}`."),
+            None => {
+                "Restore each file as it was, or give a new migration a later number: an applied migration must not be \
+                     edited, removed or overtaken."
+                    .into()
+            }
+        };
+        Self { drift, help }
+    }
 }
 
 /// A database could not be looked at.
@@ -447,7 +458,11 @@ impl Survey {
             .filter_map(|step| Some((step, self.steps.get(&step.name)?)))
             .flat_map(|(step, state)| state.drift.iter().map(move |drift| format!("{}: {drift}", step.database)))
             .collect();
-        if drift.is_empty() { Ok(()) } else { Err(DriftError { drift }) }
+        let cut_off = self.steps.values().flat_map(|state| &state.drift).find_map(|drift| match drift {
+            Drift::Interrupted { run, .. } => Some(run.as_str()),
+            _ => None,
+        });
+        if drift.is_empty() { Ok(()) } else { Err(DriftError::new(drift, cut_off)) }
     }
 
     /// The databases that a run may change, by name: those with work, and all of them if a program is to be run.

@@ -2,9 +2,9 @@
 //! database itself comes along.
 //!
 //! `ALTER DATABASE … RENAME` takes an exclusive lock on the database and then waits up to five seconds for its sessions to
-//! leave. New sessions wait for that lock, and when it is released they find the other database under the name. So the
-//! database is never marked as closed, and there is nothing to open again: whatever happens to us, the lock ends with the
-//! transaction.
+//! leave. New sessions wait for that lock; one that waited is told that its database was renamed, and finds the other one
+//! under the name when it comes back. So the database is never marked as closed, and there is nothing to open again:
+//! whatever happens to us, the lock ends with the transaction.
 
 use std::time::{Duration, Instant};
 

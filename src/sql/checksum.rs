@@ -12,6 +12,13 @@ use sha2::{Digest, Sha256};
 ///
 /// Where a file holds its own way back, this is the digest of what comes before `-- migrate:down` and the blank lines
 /// above it; the way back has a digest of its own. So mending a way back, or adding one, is no drift.
+///
+/// ```
+/// use migrate::sql::checksum::checksum;
+///
+/// assert_eq!(checksum("\u{feff}select 1;\r\n"), checksum("select 1;\n"));
+/// assert_ne!(checksum("select 1;\n"), checksum("select 2;\n"));
+/// ```
 #[must_use]
 pub fn checksum(text: &str) -> String {
     let mut hasher = Sha256::new();

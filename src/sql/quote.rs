@@ -6,6 +6,10 @@ use std::fmt;
 const NAME_LIMIT: usize = 63;
 
 /// A string constant, read as the same text whatever `standard_conforming_strings` says.
+///
+/// ```
+/// assert_eq!(migrate::sql::quote::literal("it's"), "'it''s'");
+/// ```
 #[must_use]
 pub fn literal(text: &str) -> String {
     let doubled = text.replace('\'', "''");

@@ -95,6 +95,12 @@ pub(crate) struct Script {
 
 /// Cuts a text into its statements. Empty ones are left out.
 ///
+/// ```
+/// let text = "create table t (a text default ';'); -- a ; too\ndo $$ begin perform 1; end $$;";
+/// let statements = migrate::sql::statements::split(text).expect("SQL");
+/// assert_eq!(&text[statements[1].start..statements[1].end], "do $$ begin perform 1; end $$");
+/// ```
+///
 /// # Errors
 /// A string, a quoted name or a comment that is never closed; a command of psql; a COPY whose data does not end; a
 /// statement that changes what a backslash in a string means.

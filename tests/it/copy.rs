@@ -212,7 +212,7 @@ async fn an_empty_source_never_empties_the_target() {
     let make = "CREATE TABLE t (id int PRIMARY KEY);";
     let mut two = Two::with("copy_empty", make, &format!("{make} INSERT INTO t VALUES (1)")).await;
     let error = two.run(&t("id", "")).await.expect_err("it would have emptied the target");
-    assert_eq!(error.to_string(), "one: table t is empty; it would empty two: table t");
+    assert_eq!(error.to_string(), "one.t is empty; it would empty two.t");
     assert_eq!(rows(&mut two.target).await, "(1)");
     let mut two = Two::with("copy_empty", make, make).await;
     assert_eq!(two.run(&t("id", "")).await.expect("nothing to lose"), counts(0, 0, 0, 0));

@@ -166,7 +166,7 @@ async fn the_sample_is_the_first_ten_keys_every_time() {
     let keys: Vec<&str> = first.sample.iter().map(|row| row.key.as_str()).collect();
     assert_eq!(keys, ["k1", "k10", "k100", "k101", "k102", "k103", "k104", "k105", "k106", "k107"]);
     assert_eq!(first.missing, 500);
-    assert!(first.detail.starts_with("two: table t has 0 rows, min_rows is 1; "), "{}", first.detail);
+    assert!(first.detail.starts_with("two.t has 0 rows, min_rows is 1; "), "{}", first.detail);
 }
 
 #[tokio::test]
@@ -207,8 +207,8 @@ async fn what_does_not_exist_never_passes() {
         (|c| c.key.clear(), "mobius_rag: no key is given for table rag_published_embeddings"),
         (
             |c| c.min_rows = 4,
-            "mobius_rag: table rag_published_embeddings has 3 rows, min_rows is 4; \
-                              mobius_chat: table published_rag_metadata has 3 rows, min_rows is 4",
+            "mobius_rag.rag_published_embeddings has 3 rows, min_rows is 4; \
+             mobius_chat.published_rag_metadata has 3 rows, min_rows is 4",
         ),
     ];
     for (spoil, detail) in cases {

@@ -81,7 +81,7 @@ async fn quiet_is_quiet_and_progress_is_on_standard_error() {
     let world = world("usage_quiet").await;
     let ran = world.run(&["apply", "--yes", "-q"]);
     assert_eq!(ran.expect(0).stderr, "");
-    assert!(ran.stdout.starts_with("Run 20") && ran.stdout.contains("  a: 1 migration applied\n"), "{}", ran.stdout);
+    assert!(ran.stdout.starts_with("Run 20") && ran.stdout.contains("  a: 1 applied\n"), "{}", ran.stdout);
     let back = world.run(&["rollback", "--yes", "--color", "always"]);
     back.expect(0).says("Exchanging the databases");
     assert!(!back.stdout.contains("Exchanging"));

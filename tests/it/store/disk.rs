@@ -41,6 +41,7 @@ impl Drop for SmallDisk {
     }
 }
 
+#[expect(clippy::print_stderr, reason = "a test that shows nothing says so")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_is_full() {
     let Some(disk) = SmallDisk::mount() else {

@@ -15,9 +15,10 @@ use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect, query_erro
 use crate::outside::secret::Secret;
 use crate::outside::store::Store;
 use crate::plan::{Database, Plan, Step};
-use crate::run::lock::who_holds;
-use crate::run::survey::{StepState, Survey};
 use crate::world::World;
+
+use super::lock::who_holds;
+use super::survey::{StepState, Survey};
 
 /// Sessions that a run needs for one database at its widest: the lock, the snapshot and `pg_dump`, or a step and its copy.
 const SESSIONS_EACH: i64 = 3;
