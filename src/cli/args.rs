@@ -84,6 +84,8 @@ pub enum Command {
     /// Look at the runs in the store
     #[command(subcommand)]
     Runs(RunsCommand),
+    /// Take over databases that have their migrations already: ledger rows are written, nothing is run
+    Baseline(BaselineArgs),
     /// Test everything that apply needs; no database is changed
     Doctor,
     /// Show the whole story on throw-away databases of this machine
@@ -211,6 +213,27 @@ pub enum RunsCommand {
         #[arg(long, value_name = "URL")]
         store: Option<String>,
     },
+}
+
+/// `migrate baseline`.
+#[derive(Debug, Args)]
+pub struct BaselineArgs {
+    /// Adopt this step's migrations up to and with this one
+    /// [default: what schema_migrations, migrations_applied, alembic_version and refinery_schema_history say]
+    #[arg(long, value_name = "STEP/NAME", conflicts_with = "all")]
+    pub through: Option<String>,
+    /// Adopt every migration of every step
+    #[arg(long)]
+    pub all: bool,
+    /// First run the files in scratch databases, and refuse if what they make differs from the live ones
+    #[arg(long)]
+    pub prove: bool,
+    /// Show what would be adopted, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
 /// `migrate demo`.

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod args;
+pub mod baseline;
 pub mod console;
 pub mod context;
 pub mod demo;
@@ -169,6 +170,7 @@ async fn run(world: &World, console: &Console, line: CommandLine) -> Ended {
         Command::Verify(args) => verify::run(&context, &args).await,
         Command::Snapshot(command) => snapshot::run(&context, command).await,
         Command::Runs(command) => runs::run(&context, command).await,
+        Command::Baseline(args) => baseline::run(&context, args).await,
         Command::Doctor => doctor::run(&context).await,
         Command::Demo(args) => demo::run(&context, args).await,
         Command::Completions { shell } => {

@@ -67,6 +67,7 @@ fn line(state: RunState) -> Line {
         command: match state.command {
             Some(Command::Apply) => "apply",
             Some(Command::Snapshot) => "snapshot",
+            Some(Command::Baseline) => "baseline",
             None => "unknown",
         },
         seconds: (state.ended_at.unwrap_or(state.last_at) - state.started_at).as_seconds_f64(),

@@ -138,6 +138,15 @@ pub enum Fact {
         /// What it did, in words.
         what: String,
     },
+    /// Migrations that a database had already got their ledger rows.
+    Adopted {
+        /// The step.
+        step: StepName,
+        /// The database.
+        database: DatabaseName,
+        /// The migrations.
+        adopted: Vec<String>,
+    },
     /// A check gave its result.
     Checked {
         /// The check.
@@ -201,6 +210,8 @@ pub enum Command {
     Apply,
     /// Snapshots taken alone.
     Snapshot,
+    /// Ledger rows for what databases had already.
+    Baseline,
 }
 
 /// A database, as the run found it.

@@ -140,7 +140,7 @@ impl RunState {
                 self.ended_at.get_or_insert(entry.at);
                 (self.outcome, self.message) = (Some(*outcome), message.clone());
             }
-            Fact::SnapshotStart { .. } | Fact::Checked { .. } => {}
+            Fact::SnapshotStart { .. } | Fact::Checked { .. } | Fact::Adopted { .. } => {}
             Fact::Unknown => self.newer = Some(entry.by.version.clone()),
         }
     }

@@ -95,6 +95,17 @@ fn read(report: &refinery_core::Report, sent: &[Vec<String>], files: &[Migration
     History { create_table, pending }
 }
 
+/// Whether the database has refinery's own table.
+///
+/// # Errors
+/// The query failed.
+pub async fn is_there(session: &mut PgConnection) -> Result<bool, PgError> {
+    sqlx::query_scalar("select to_regclass('refinery_schema_history') is not null")
+        .fetch_one(session)
+        .await
+        .map_err(query_error("looking for refinery_schema_history"))
+}
+
 async fn applied(session: &mut PgConnection) -> Result<Result<Vec<refinery_core::Migration>, Disagrees>, PgError> {
     let failed = || query_error("reading refinery_schema_history");
     let there: bool = sqlx::query_scalar("select to_regclass('refinery_schema_history') is not null")

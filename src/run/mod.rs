@@ -2,6 +2,7 @@
 
 pub mod apply;
 mod back;
+pub mod baseline;
 pub mod doctor;
 pub mod lock;
 pub mod program_step;

@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use tokio::io::AsyncWriteExt;
 
 use crate::event::Event;
-use crate::names::{DatabaseName, RunId};
+use crate::names::RunId;
 use crate::outside::postgres::{self, MAINTENANCE, PgError, Server, connect, database_oid, made, query_error};
 use crate::outside::process::{Child, PgTools};
 use crate::outside::store::Store;
@@ -78,7 +78,7 @@ pub async fn into_side(
         source,
     };
     let tools = world.tools.for_server(server.major()).await.map_err(failed)?;
-    create(&mut session, &manifest.properties, side).await.map_err(SnapshotError::database(name))?;
+    create_like(&mut session, &manifest.properties, side).await.map_err(SnapshotError::database(name))?;
     let beside = url.with_dbname(side);
     if !manifest.properties.has_public {
         let mut inside = connect(&beside, &application).await.map_err(SnapshotError::database(name))?;
@@ -103,7 +103,12 @@ async fn run_sql(session: &mut PgConnection, sql: String) -> Result<(), PgError>
     Ok(())
 }
 
-async fn create(session: &mut PgConnection, like: &Properties, side: &str) -> Result<(), PgError> {
+/// Makes an empty database called `side` with the owner, encoding, locale and tablespace of `like`. One of that name is dropped
+/// first.
+///
+/// # Errors
+/// The server refuses.
+pub async fn create_like(session: &mut PgConnection, like: &Properties, side: &str) -> Result<(), PgError> {
     run_sql(session, format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(side))).await?;
     let mut sql = format!(
         "CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",
@@ -226,21 +231,13 @@ async fn compare(
     Err(SnapshotError::Differs { database: name.clone(), what: differences.join("; "), side: dbname.to_owned() })
 }
 
-/// Drops a side database that is no longer wanted.
+/// Drops a database that was made beside another one.
 ///
 /// # Errors
 /// The server refuses.
-pub async fn drop_side(
-    url: &DatabaseUrl,
-    database: &DatabaseName,
-    side: &str,
-    run: &RunId,
-) -> Result<(), SnapshotError> {
-    let mut session = connect(&url.with_dbname(MAINTENANCE), &format!("migrate {run}"))
-        .await
-        .map_err(SnapshotError::database(database))?;
-    let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(side));
-    run_sql(&mut session, sql).await.map_err(SnapshotError::database(database))
+pub async fn drop_database(url: &DatabaseUrl, dbname: &str) -> Result<(), PgError> {
+    let mut session = connect(&url.with_dbname(MAINTENANCE), "migrate").await?;
+    run_sql(&mut session, format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(dbname))).await
 }
 
 #[cfg(test)]

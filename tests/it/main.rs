@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests print what they measured")]
 #![allow(clippy::disallowed_methods, reason = "tests make the world that `World` gathers")]
 
+mod baseline;
 mod cluster_proof;
 mod commands;
 mod copy;
