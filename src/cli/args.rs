@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::names::{DatabaseName, RunId};
+use crate::run::mend::Which;
 
 /// Carries one release across several PostgreSQL databases and, if anything goes wrong, carries all of them back.
 #[derive(Debug, Parser)]
@@ -86,6 +87,11 @@ pub enum Command {
     Runs(RunsCommand),
     /// Take over databases that have their migrations already: ledger rows are written, nothing is run
     Baseline(BaselineArgs),
+    /// Accept what is not as the ledger has it
+    #[command(subcommand)]
+    Repair(RepairCommand),
+    /// Say what became of a migration that was cut off in a run
+    Resolve(ResolveArgs),
     /// Test everything that apply needs; no database is changed
     Doctor,
     /// Show the whole story on throw-away databases of this machine
@@ -234,6 +240,38 @@ pub struct BaselineArgs {
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
+}
+
+/// `migrate repair`.
+#[derive(Debug, Subcommand)]
+pub enum RepairCommand {
+    /// Accept a file that was changed after it had been applied: its checksum becomes the ledger's
+    Checksum {
+        /// The migration
+        #[arg(value_name = "STEP/NAME")]
+        which: Which,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+/// `migrate resolve`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("word").required(true).args(["applied", "not_applied"])))]
+pub struct ResolveArgs {
+    /// The run in which it was cut off
+    #[arg(value_parser = run)]
+    pub run: RunId,
+    /// The migration
+    #[arg(value_name = "STEP/NAME")]
+    pub which: Which,
+    /// It took effect: the ledger will say so
+    #[arg(long)]
+    pub applied: bool,
+    /// It did not: it will be pending again
+    #[arg(long)]
+    pub not_applied: bool,
 }
 
 /// `migrate demo`.

@@ -7,6 +7,7 @@ pub mod console;
 pub mod context;
 pub mod demo;
 pub mod doctor;
+pub mod mend;
 pub mod plan;
 pub mod progress;
 pub mod rollback;
@@ -171,6 +172,8 @@ async fn run(world: &World, console: &Console, line: CommandLine) -> Ended {
         Command::Snapshot(command) => snapshot::run(&context, command).await,
         Command::Runs(command) => runs::run(&context, command).await,
         Command::Baseline(args) => baseline::run(&context, args).await,
+        Command::Repair(command) => mend::repair(&context, command).await,
+        Command::Resolve(args) => mend::resolved(&context, args).await,
         Command::Doctor => doctor::run(&context).await,
         Command::Demo(args) => demo::run(&context, args).await,
         Command::Completions { shell } => {

@@ -68,6 +68,7 @@ fn line(state: RunState) -> Line {
             Some(Command::Apply) => "apply",
             Some(Command::Snapshot) => "snapshot",
             Some(Command::Baseline) => "baseline",
+            Some(Command::Repair) => "repair",
             None => "unknown",
         },
         seconds: (state.ended_at.unwrap_or(state.last_at) - state.started_at).as_seconds_f64(),

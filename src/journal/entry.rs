@@ -147,6 +147,30 @@ pub enum Fact {
         /// The migrations.
         adopted: Vec<String>,
     },
+    /// A changed file was accepted.
+    Repaired {
+        /// The step.
+        step: StepName,
+        /// The database.
+        database: DatabaseName,
+        /// The migration.
+        name: String,
+        /// The checksum that the ledger had.
+        before: String,
+        /// The checksum of the file.
+        after: String,
+    },
+    /// The operator said what became of a migration that was cut off.
+    Resolved {
+        /// The step.
+        step: StepName,
+        /// The database.
+        database: DatabaseName,
+        /// The migration.
+        name: String,
+        /// What was said.
+        applied: bool,
+    },
     /// A check gave its result.
     Checked {
         /// The check.
@@ -212,6 +236,8 @@ pub enum Command {
     Snapshot,
     /// Ledger rows for what databases had already.
     Baseline,
+    /// A changed file, accepted.
+    Repair,
 }
 
 /// A database, as the run found it.

@@ -140,7 +140,11 @@ impl RunState {
                 self.ended_at.get_or_insert(entry.at);
                 (self.outcome, self.message) = (Some(*outcome), message.clone());
             }
-            Fact::SnapshotStart { .. } | Fact::Checked { .. } | Fact::Adopted { .. } => {}
+            Fact::SnapshotStart { .. }
+            | Fact::Checked { .. }
+            | Fact::Adopted { .. }
+            | Fact::Repaired { .. }
+            | Fact::Resolved { .. } => {}
             Fact::Unknown => self.newer = Some(entry.by.version.clone()),
         }
     }

@@ -20,6 +20,8 @@ use crate::world::World;
 
 /// A session that was told to end is gone within this time, or something is wrong with its server.
 const LEFTOVERS_LEAVE: Duration = Duration::from_secs(30);
+/// How long a lock is waited for that a command may hold which is just over.
+const JUST_OVER: Duration = Duration::from_secs(1);
 /// Pause between two looks at sessions that are ending.
 const ROUND: Duration = Duration::from_millis(50);
 /// PostgreSQL keeps so many bytes of an application name.
@@ -228,18 +230,26 @@ async fn open(url: &DatabaseUrl, application: &str) -> Result<PgConnection, PgEr
 }
 
 /// None, if the lock was taken; else who has it.
+///
+/// A server notices a moment late that a process has ended: the lock of a command that is just over is waited for, in short
+/// tries, since a session that waits for it in the server would hold a snapshot.
 async fn try_lock(session: &mut PgConnection, dbname: &str) -> Result<Option<Holder>, PgError> {
-    let taken: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)")
-        .bind(key(dbname))
-        .fetch_one(&mut *session)
-        .await
-        .map_err(query_error(format!("locking {dbname}")))?;
-    if taken {
-        return Ok(None);
+    let begun = Instant::now();
+    loop {
+        let taken: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)")
+            .bind(key(dbname))
+            .fetch_one(&mut *session)
+            .await
+            .map_err(query_error(format!("locking {dbname}")))?;
+        if taken {
+            return Ok(None);
+        }
+        let found = who_holds(session, dbname).await?;
+        if begun.elapsed() > JUST_OVER {
+            return Ok(Some(found.unwrap_or_else(|| holder("", 0, "?".into()))));
+        }
+        tokio::time::sleep(ROUND).await;
     }
-    // It may have been given up meanwhile: then nobody is shown, and the next try will get it.
-    let found = who_holds(session, dbname).await?;
-    Ok(Some(found.unwrap_or_else(|| holder("", 0, "?".into()))))
 }
 
 /// Who holds the lock of a database, asked from a session in the maintenance database of its server.

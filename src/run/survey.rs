@@ -195,7 +195,10 @@ impl DriftError {
     /// Files can be mended; what was cut off in the middle can only be taken back.
     fn new(drift: Vec<String>, cut_off: Option<&str>) -> Self {
         let help = match cut_off {
-            Some(run) => format!("Take the run back: `migrate rollback {run}`."),
+            Some(run) => format!(
+                "Take the run back: `migrate rollback {run}`. Or look, and say what became of it: `migrate resolve {run} \
+                 STEP/NAME --applied` (or `--not-applied`)."
+            ),
             None => {
                 "Restore each file as it was, or give a new migration a later number: an applied migration must not be \
                      edited, removed or overtaken."

@@ -18,6 +18,7 @@ mod harness;
 mod kill;
 mod kinds;
 mod memory;
+mod mend;
 mod no_leaks;
 mod programs;
 mod release;
