@@ -84,6 +84,10 @@ pub enum Command {
     /// Look at the runs in the store
     #[command(subcommand)]
     Runs(RunsCommand),
+    /// Find what is dangerous in migration files; no database is asked
+    Lint(LintArgs),
+    /// Write a new migration file in the step's own style
+    New(NewArgs),
     /// Test everything that apply needs; no database is changed
     Doctor,
     /// Show the whole story on throw-away databases of this machine
@@ -211,6 +215,40 @@ pub enum RunsCommand {
         #[arg(long, value_name = "URL")]
         store: Option<String>,
     },
+}
+
+/// `migrate lint`.
+#[derive(Debug, Args)]
+pub struct LintArgs {
+    /// Look at these files alone [default: all of the plan's]
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// How to print what was found [default: text]
+    #[arg(long)]
+    pub format: Option<LintFormat>,
+    /// Fail on warnings too
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// `lint --format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LintFormat {
+    /// For people.
+    Text,
+    /// As --json.
+    Json,
+    /// SARIF 2.1.0, for code hosts.
+    Sarif,
+}
+
+/// `migrate new`.
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// The step, of kind sql or refinery
+    pub step: String,
+    /// What the migration does, in a word or two
+    pub name: String,
 }
 
 /// `migrate demo`.

@@ -2,6 +2,7 @@
 
 pub mod copy;
 pub mod migration;
+pub mod next;
 pub mod read_error;
 pub mod refinery;
 pub mod refinery_history;

@@ -9,6 +9,7 @@ mod expand;
 pub mod file;
 mod literal;
 mod order;
+pub mod outline;
 mod problem;
 mod section;
 mod tables;
@@ -18,12 +19,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use toml::Spanned;
 
 use self::file::PlanFile;
 use self::problem::Problem;
 pub use self::problem::{Invalid, PlanError};
 use self::tables::{CheckTable, StepTable, TableTable, Time, Work};
 use crate::kind::{self, Copy, Files, Kind, Migration, TableRef};
+use crate::lint::Allowed;
 use crate::names::{DatabaseName, StepName, TargetName};
 use crate::outside::url::DatabaseUrl;
 use crate::verify::sync::SyncCheck;
@@ -50,6 +53,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// `[[checks]]`, in the order of the file.
     pub checks: Vec<Check>,
+    /// `lint.allow`: rules whose findings are not wanted.
+    pub allowed: Allowed,
 }
 
 /// `[targets.NAME]`.
@@ -228,6 +233,7 @@ impl Plan {
             target,
             store: StoreSettings { url: store, compression: Compression::Gzip, retention: file.store.retention },
             run: file.run_settings(),
+            allowed: file.allowed(),
             databases,
             steps,
             checks: file.checks.into_iter().map(check_of).collect(),
@@ -250,6 +256,10 @@ pub fn project_root(path: &Path) -> PathBuf {
 type ReadFolder = fn(&Path, &Path) -> Result<Vec<Migration>, kind::ReadError>;
 
 impl PlanFile {
+    fn allowed(&self) -> Allowed {
+        self.lint.allow.iter().map(|it| it.get_ref().clone()).collect()
+    }
+
     fn run_settings(&self) -> RunSettings {
         let run = &self.run;
         RunSettings {
@@ -268,12 +278,18 @@ impl PlanFile {
             Work::Refinery { dir } => (dir, kind::refinery::read),
             Work::Copy { .. } => return Ok(kind(table, Vec::new())),
         };
-        let folder = root.join(dir.get_ref());
-        if !folder.is_dir() {
-            let (step, dir_text, root) = (table.name.to_string(), dir.get_ref().clone(), root.to_owned());
-            return Err(PlanError::new(&self.source, dir.span(), Problem::NoFolder { step, dir: dir_text, root }));
-        }
+        let folder = self.folder(root, table, dir)?;
         Ok(kind(table, read(&folder, Path::new(dir.get_ref()))?))
+    }
+
+    /// The folder of a step, which must be there.
+    fn folder(&self, root: &Path, table: &StepTable, dir: &Spanned<String>) -> Result<PathBuf, PlanError> {
+        let folder = root.join(dir.get_ref());
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+        let (step, dir_text, root) = (table.name.to_string(), dir.get_ref().clone(), root.to_owned());
+        Err(PlanError::new(&self.source, dir.span(), Problem::NoFolder { step, dir: dir_text, root }))
     }
 }
 
