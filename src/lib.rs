@@ -5,6 +5,7 @@
 //! - [`sql`]: SQL text: statements, directives, checksums; pure
 //! - [`tables`]: two tables in two databases, and how they differ
 //! - [`kind`]: the kinds of step: files in, effect on a database out
+//! - [`lint`]: what is dangerous in migrations, by their text alone
 //! - [`snapshot`]: how it was: `pg_dump` to the store, and back
 //! - [`run`]: doing it: look first, lock, apply, roll back
 //! - [`verify`]: is it right
@@ -18,6 +19,7 @@ pub mod event;
 pub mod failure;
 pub mod journal;
 pub mod kind;
+pub mod lint;
 pub mod names;
 pub mod outside;
 pub mod plan;

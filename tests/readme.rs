@@ -166,6 +166,28 @@ fn every_variable_of_ours_is_in_the_readme() {
 }
 
 #[test]
+fn the_rules_of_lint_are_those_of_the_program() {
+    let readme = text("README.md");
+    let section = readme.split("\n## Linting\n").nth(1).and_then(|it| it.split("\n## ").next());
+    let table = section.expect("README.md has a section on linting").lines().filter(|line| line.starts_with("| `"));
+    let rows: Vec<&str> = table.collect();
+    let row = |it: &migrate::lint::rules::Rule| format!("| `{}` | {} | {} |", it.name, it.severity.word(), it.about);
+    assert_eq!(rows, migrate::lint::rules::RULES.iter().map(row).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_migrations_of_this_repository_have_no_errors() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let lint = |plan: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_migrate"));
+        let output = command.args(["lint", "--plan"]).arg(plan).env_clear().output().expect("the binary was built");
+        (output.status.code(), String::from_utf8(output.stdout).expect("findings are UTF-8"))
+    };
+    let (code, found) = lint(&root.join("plans/production.toml"));
+    assert!(code == Some(0) && found.contains(" 0 errors"), "{code:?} {found}");
+}
+
+#[test]
 fn links_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (document, text) in documents() {

@@ -1,5 +1,7 @@
 -- Searching one's threads by title. Trigrams where the server has them; a plain prefix index everywhere.
 
+-- migrate:allow require-concurrent-index-creation the table is small, and the extension wants a transaction
+
 CREATE INDEX chat_threads_title_prefix ON chat_threads (lower(title) text_pattern_ops);
 
 DO $guard$

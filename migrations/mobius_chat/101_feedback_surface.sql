@@ -1,4 +1,6 @@
 -- Where feedback was given. Until now the first part of "client" had to be parsed for it: 'web/3.1', 'ios/2.0; beta'.
+-- migrate:allow missing-where every feedback has a surface
+-- migrate:allow adding-not-nullable-field some thousand rows, all of which were just written
 
 ALTER TABLE chat_feedback ADD COLUMN surface text;
 

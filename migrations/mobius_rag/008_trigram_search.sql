@@ -1,6 +1,8 @@
 -- "Find the document called something like …", for the upload page. pg_trgm is in the contrib package, which not every
 -- server has installed; without it the page searches by prefix, which the plain index serves.
 
+-- migrate:allow require-concurrent-index-creation the table is small, and the extension wants a transaction
+
 CREATE INDEX documents_display_name_prefix ON documents (lower(display_name) text_pattern_ops);
 
 DO $guard$

@@ -92,6 +92,10 @@ pub enum Command {
     Repair(RepairCommand),
     /// Say what became of a migration that was cut off in a run
     Resolve(ResolveArgs),
+    /// Find what is dangerous in migration files; no database is asked
+    Lint(LintArgs),
+    /// Write a new migration file in the step's own style
+    New(NewArgs),
     /// Test everything that apply needs; no database is changed
     Doctor,
     /// Show the whole story on throw-away databases of this machine
@@ -272,6 +276,40 @@ pub struct ResolveArgs {
     /// It did not: it will be pending again
     #[arg(long)]
     pub not_applied: bool,
+}
+
+/// `migrate lint`.
+#[derive(Debug, Args)]
+pub struct LintArgs {
+    /// Look at these files alone [default: all of the plan's]
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// How to print what was found [default: text]
+    #[arg(long)]
+    pub format: Option<LintFormat>,
+    /// Fail on warnings too
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// `lint --format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LintFormat {
+    /// For people.
+    Text,
+    /// As --json.
+    Json,
+    /// SARIF 2.1.0, for code hosts.
+    Sarif,
+}
+
+/// `migrate new`.
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// The step, of kind sql or refinery
+    pub step: String,
+    /// What the migration does, in a word or two
+    pub name: String,
 }
 
 /// `migrate demo`.

@@ -69,7 +69,9 @@ struct OtherTarget {
 struct TargetNeeded;
 
 impl Context<'_> {
-    fn plan_path(&self) -> PathBuf {
+    /// The plan file that is meant; whether it is there is not looked at.
+    #[must_use]
+    pub fn plan_path(&self) -> PathBuf {
         self.global.plan.clone().unwrap_or_else(|| Path::new(DEFAULT_PLAN).into())
     }
 

@@ -7,7 +7,9 @@ pub mod console;
 pub mod context;
 pub mod demo;
 pub mod doctor;
+pub mod lint;
 pub mod mend;
+pub mod new;
 pub mod plan;
 pub mod progress;
 pub mod rollback;
@@ -32,7 +34,7 @@ use crate::failure::{Blame, Exit, Failure};
 use crate::outside::interrupt::Interrupt;
 use crate::world::World;
 
-use args::{Command, CommandLine};
+use args::{Command, CommandLine, LintFormat};
 use console::Console;
 use context::Context;
 
@@ -45,10 +47,12 @@ pub async fn main() -> ExitCode {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
     };
-    let line = match CommandLine::from_arg_matches(&matches) {
+    let mut line = match CommandLine::from_arg_matches(&matches) {
         Ok(line) => line,
         Err(error) => return usage(&error),
     };
+    // Two ways to say one thing.
+    line.global.json |= matches!(&line.command, Command::Lint(args) if args.format == Some(LintFormat::Json));
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|it| !it.is_empty());
     let console = Console::new(&line.global, no_color);
     logging(line.global.verbose, console.has_colour());
@@ -143,9 +147,12 @@ struct NotHonoured {
 
 /// A flag that a command does not honour is refused, never ignored. (Variables of the environment are for all commands.)
 fn honours(line: &CommandLine, matches: &clap::ArgMatches) -> Result<(), Failure> {
-    let command = match &line.command {
-        Command::Completions { .. } => "completions",
-        Command::Demo(_) => "demo",
+    let all = [("plan", "--plan"), ("target", "--target"), ("json", "--json"), ("quiet", "--quiet")];
+    let (command, flags) = match &line.command {
+        Command::Completions { .. } => ("completions", &all[..]),
+        Command::Demo(_) => ("demo", &all[..]),
+        Command::Lint(_) => ("lint", &all[1..2]),
+        Command::New(_) => ("new", &all[1..2]),
         _ => return Ok(()),
     };
     let typed = |id: &str| {
@@ -153,7 +160,7 @@ fn honours(line: &CommandLine, matches: &clap::ArgMatches) -> Result<(), Failure
             |matches: &clap::ArgMatches| matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine);
         here(matches) || matches.subcommand().is_some_and(|(_, below)| here(below))
     };
-    for (id, flag) in [("plan", "--plan"), ("target", "--target"), ("json", "--json"), ("quiet", "--quiet")] {
+    for &(id, flag) in flags {
         if typed(id) {
             return Err(Failure::untouched(Blame::Usage, NotHonoured { command, flag }));
         }
@@ -174,6 +181,8 @@ async fn run(world: &World, console: &Console, line: CommandLine) -> Ended {
         Command::Baseline(args) => baseline::run(&context, args).await,
         Command::Repair(command) => mend::repair(&context, command).await,
         Command::Resolve(args) => mend::resolved(&context, args).await,
+        Command::Lint(args) => lint::run(&context, &args),
+        Command::New(args) => new::run(&context, &args),
         Command::Doctor => doctor::run(&context).await,
         Command::Demo(args) => demo::run(&context, args).await,
         Command::Completions { shell } => {

@@ -28,7 +28,7 @@ pub async fn run(context: &Context<'_>, args: &PlanArgs) -> Ended {
     let plan = context.plan()?;
     let survey = survey(context.world, &plan, None).await.all_reachable().or_fail()?;
     survey.no_drift(&plan).or_blame(Blame::Drift)?;
-    let prospectus = Prospectus::new(&plan, &survey, None);
+    let prospectus = Prospectus::new(&plan, &survey, None).with_hazards(&plan, &survey);
     if let Some(path) = &args.out {
         save(path, &prospectus).or_blame(Blame::Usage)?;
     }
@@ -81,6 +81,9 @@ fn step_text(number: usize, step: &Work) -> String {
     }
     for unit in &step.pending {
         text += &format!("   {}{}\n", unit.name, remarks(step, unit));
+        for it in &unit.hazards {
+            text += &format!("     {}[{}] line {}: {}\n", it.severity, it.rule, it.line, it.message);
+        }
     }
     text
 }

@@ -46,7 +46,7 @@ with open(sys.argv[2], "w", encoding="utf-8") as answer:
 "#;
 
 /// An `alembic` step.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Alembic {
     /// Where and with what it runs.
     pub surroundings: Surroundings,

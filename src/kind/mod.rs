@@ -4,6 +4,7 @@ pub mod alembic;
 pub mod command;
 pub mod copy;
 pub mod migration;
+pub mod next;
 pub mod program;
 pub mod python;
 pub mod read_error;

@@ -32,7 +32,7 @@ if inspect.isawaitable(result):
 "#;
 
 /// A `python` step.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Python {
     /// Where and with what it runs.
     pub surroundings: Surroundings,

@@ -145,6 +145,35 @@ impl ReadError {
         let source = NamedSource::new(file.display().to_string(), text.to_owned()).with_language("SQL");
         Self::Text(Box::new(InFile { file: file.to_owned(), line, column, source, error }))
     }
+
+    /// The file that it is about, or the folder.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        match self {
+            Self::Folder { dir, .. } | Self::NoFiles { dir, .. } => dir,
+            Self::File { file, .. }
+            | Self::Name { file, .. }
+            | Self::OrphanDown { file, .. }
+            | Self::TwoWaysBack { file, .. }
+            | Self::IrreversibleWithDown { file, .. }
+            | Self::NotUtf8 { file, .. }
+            | Self::Nul { file, .. }
+            | Self::NoStatement { file, .. }
+            | Self::RefineryRust { file } => file,
+            Self::RefineryVersion { second, .. } => second,
+            Self::Text(it) => &it.file,
+        }
+    }
+
+    /// Line and column, from 1: the start of the file, if it is about no place in it.
+    #[must_use]
+    pub fn line_column(&self) -> (usize, usize) {
+        match self {
+            Self::NotUtf8 { line, .. } | Self::Nul { line, .. } => (*line, 1),
+            Self::Text(it) => (it.line, it.column),
+            _ => (1, 1),
+        }
+    }
 }
 
 /// A [`Problem`] in a file.

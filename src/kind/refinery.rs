@@ -23,35 +23,65 @@ const NAMING: &str = "refinery passes over the file in silence: name it V{versio
 /// # Errors
 /// Names the first file that cannot be understood, or that refinery would pass over.
 pub fn read(dir: &Path, shown: &Path) -> Result<Vec<Migration>, ReadError> {
-    let fail = |source| ReadError::Folder { dir: shown.to_owned(), source };
-    let dir = dir.canonicalize().map_err(fail)?;
-    let shown_as = |path: &Path| shown.join(path.strip_prefix(&dir).unwrap_or(path));
-    let found = found_by_refinery(&dir, MigrationType::Sql).map_err(fail)?;
-    if let Some(file) = passed_over(&dir, &found).map_err(fail)? {
-        let rule = "it is not V{version}__{name}.sql".to_owned();
-        return Err(ReadError::Name { file: shown_as(&file), rule, help: NAMING });
+    let (migrations, errors) = read_all(dir, shown);
+    errors.into_iter().next().map_or(Ok(migrations), Err)
+}
+
+/// [`read`] that goes on behind an error: what can be understood, and everything that cannot.
+#[must_use]
+pub fn read_all(dir: &Path, shown: &Path) -> (Vec<Migration>, Vec<ReadError>) {
+    let found = dir.canonicalize().and_then(|dir| Found::look(dir, shown));
+    found.map_or_else(
+        |source| (Vec::new(), vec![ReadError::Folder { dir: shown.to_owned(), source }]),
+        |found| found.read(),
+    )
+}
+
+/// What is in a folder, by path.
+struct Found<'a> {
+    dir: PathBuf,
+    shown: &'a Path,
+    sql: BTreeSet<PathBuf>,
+    passed_over: Vec<PathBuf>,
+    rust: Vec<PathBuf>,
+}
+
+impl<'a> Found<'a> {
+    fn look(dir: PathBuf, shown: &'a Path) -> io::Result<Self> {
+        let sql = found_by_refinery(&dir, MigrationType::Sql)?;
+        let mut files = BTreeSet::new();
+        sql_files(&dir, &mut files)?;
+        let passed_over = files.difference(&sql).cloned().collect();
+        let rust = found_by_refinery(&dir, MigrationType::All)?.difference(&sql).cloned().collect();
+        Ok(Self { dir, shown, sql, passed_over, rust })
     }
-    if let Some(file) = found_by_refinery(&dir, MigrationType::All).map_err(fail)?.difference(&found).next() {
-        return Err(ReadError::RefineryRust { file: shown_as(file) });
+
+    fn shown_as(&self, path: &Path) -> PathBuf {
+        self.shown.join(path.strip_prefix(&self.dir).unwrap_or(path))
     }
-    if found.is_empty() {
-        return Err(ReadError::NoFiles { dir: shown.to_owned(), example: "like V1__first.sql" });
+
+    fn read(&self) -> (Vec<Migration>, Vec<ReadError>) {
+        let rule = "it is not V{version}__{name}.sql";
+        let named = |path| ReadError::Name { file: self.shown_as(path), rule: rule.to_owned(), help: NAMING };
+        let mut errors: Vec<ReadError> = self.passed_over.iter().map(|path| named(path)).collect();
+        errors.extend(self.rust.iter().map(|path| ReadError::RefineryRust { file: self.shown_as(path) }));
+        if self.sql.is_empty() && errors.is_empty() {
+            errors.push(ReadError::NoFiles { dir: self.shown.to_owned(), example: "like V1__first.sql" });
+        }
+        let read = self.sql.iter().map(|path| migration(path, self.shown_as(path)));
+        let read: Vec<_> = read.filter_map(|it| it.map_err(|error| errors.push(error)).ok()).collect();
+        let migrations = in_order(read).unwrap_or_else(|error| {
+            errors.push(error);
+            Vec::new()
+        });
+        (migrations, errors)
     }
-    let read: Result<Vec<_>, _> = found.iter().map(|path| migration(path, shown_as(path))).collect();
-    in_order(read?)
 }
 
 /// What refinery finds; its own order of files is not needed, since versions are unique.
 fn found_by_refinery(dir: &Path, kind: MigrationType) -> io::Result<BTreeSet<PathBuf>> {
     let files = refinery_core::find_migration_files(dir, kind).map_err(io::Error::other)?;
     Ok(files.collect())
-}
-
-/// The first `*.sql` that refinery does not find.
-fn passed_over(dir: &Path, found: &BTreeSet<PathBuf>) -> io::Result<Option<PathBuf>> {
-    let mut files = BTreeSet::new();
-    sql_files(dir, &mut files)?;
-    Ok(files.into_iter().find(|path| !found.contains(path)))
 }
 
 /// Every `*.sql` below a folder. Links to folders are not followed, as refinery does not.

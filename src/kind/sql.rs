@@ -26,19 +26,34 @@ const NAMING: &str = "Name it by its number, as in 017_add_threads.sql or 202601
 /// # Errors
 /// Names the first file that cannot be understood.
 pub fn read(dir: &Path, shown: &Path) -> Result<Vec<Migration>, ReadError> {
+    let (migrations, errors) = read_all(dir, shown);
+    errors.into_iter().next().map_or(Ok(migrations), Err)
+}
+
+/// [`read`] that goes on behind an error: what can be understood, and everything that cannot.
+#[must_use]
+pub fn read_all(dir: &Path, shown: &Path) -> (Vec<Migration>, Vec<ReadError>) {
     let folder = Folder { dir, shown };
-    let (downs, mut ups): (Vec<_>, Vec<_>) = folder.names()?.into_iter().partition(|name| name.ends_with(".down.sql"));
+    let mut errors = Vec::new();
+    let names = folder.names().unwrap_or_else(|error| {
+        errors.push(error);
+        Vec::new()
+    });
+    let names = names.into_iter().filter_map(|name| folder.checked(name).map_err(|error| errors.push(error)).ok());
+    let (downs, mut ups): (Vec<_>, Vec<_>) = names.partition(|name| name.ends_with(".down.sql"));
     let mut downs: BTreeSet<String> = downs.into_iter().collect();
     ups.sort_by(|a, b| order(a).cmp(&order(b)));
     let with_downs = ups.iter().map(|up| (up, downs.take(&format!("{}.down.sql", stem(up))))).collect::<Vec<_>>();
-    if let Some(orphan) = downs.first() {
+    errors.extend(downs.iter().map(|orphan| {
         let migration = format!("{}.sql", orphan.strip_suffix(".down.sql").unwrap_or(orphan));
-        return Err(ReadError::OrphanDown { file: shown.join(orphan), migration });
+        ReadError::OrphanDown { file: shown.join(orphan), migration }
+    }));
+    if ups.is_empty() && errors.is_empty() {
+        errors.push(ReadError::NoFiles { dir: shown.to_owned(), example: "like 001_first.sql" });
     }
-    if ups.is_empty() {
-        return Err(ReadError::NoFiles { dir: shown.to_owned(), example: "like 001_first.sql" });
-    }
-    with_downs.into_iter().map(|(up, down)| folder.migration(up, down.as_deref())).collect()
+    let read = with_downs.into_iter().map(|(up, down)| folder.migration(up, down.as_deref()));
+    let migrations = read.filter_map(|it| it.map_err(|error| errors.push(error)).ok()).collect();
+    (migrations, errors)
 }
 
 /// Numbers that several files carry, each with the names of those files. That is allowed, and worth a word.
@@ -54,7 +69,7 @@ pub fn duplicate_numbers(migrations: &[Migration]) -> Vec<(String, Vec<String>)>
 }
 
 /// The digits that a name starts with.
-fn digits(name: &str) -> &str {
+pub(super) fn digits(name: &str) -> &str {
     &name[..name.find(|c: char| !c.is_ascii_digit()).unwrap_or(name.len())]
 }
 
@@ -79,7 +94,7 @@ struct Folder<'a> {
 
 impl Folder<'_> {
     /// The names of the `*.sql` files, sorted, so that of several errors each process reports the same.
-    fn names(&self) -> Result<Vec<String>, ReadError> {
+    fn names(&self) -> Result<Vec<OsString>, ReadError> {
         let fail = |source| ReadError::Folder { dir: self.shown.to_owned(), source };
         let mut names = Vec::new();
         for entry in fs::read_dir(self.dir).map_err(fail)? {
@@ -89,7 +104,7 @@ impl Folder<'_> {
             }
         }
         names.sort();
-        names.into_iter().map(|name| self.checked(name)).collect()
+        Ok(names)
     }
 
     fn checked(&self, name: OsString) -> Result<String, ReadError> {

@@ -11,6 +11,7 @@ use super::order::{Cycle, Node, order};
 use super::problem::{PlanError, Problem, Source};
 use super::tables::{CompressionWord, FreezeWord, StepTable, TableTable, Work};
 use super::{Database, Target};
+use crate::lint::rules::{self, RULES, Rule};
 use crate::names::{DatabaseName, TargetName};
 use crate::outside::url::DatabaseUrl;
 
@@ -43,6 +44,7 @@ pub(super) fn unsupported(source: &Source, span: Range<usize>, what: String) -> 
 pub(super) fn consistent(plan: &PlanFile) -> Result<(), PlanError> {
     targets(plan)?;
     settings(plan)?;
+    allowed(plan)?;
     unique(plan, "step", plan.steps.iter().map(|it| (it.name.get_ref().as_str(), it.name.span())))?;
     unique(plan, "check", plan.checks.iter().map(|it| (it.name.get_ref().as_str(), it.name.span())))?;
     let everywhere: BTreeSet<&DatabaseName> =
@@ -80,6 +82,15 @@ fn settings(plan: &PlanFile) -> Result<(), PlanError> {
         }
         _ => Ok(()),
     }
+}
+
+/// That each rule of `[lint] allow` is one, and one that can be allowed.
+fn allowed(plan: &PlanFile) -> Result<(), PlanError> {
+    let known = |name: &str| rules::named(name).is_some_and(Rule::allowable);
+    let Some(unknown) = plan.lint.allow.iter().find(|it| !known(it.get_ref())) else { return Ok(()) };
+    let known = RULES.iter().filter(|it| it.allowable()).map(|it| it.name.to_owned()).collect();
+    let problem = Problem::UnknownRule { name: unknown.get_ref().clone(), known };
+    Err(PlanError::new(&plan.source, unknown.span(), problem))
 }
 
 fn unique<'a>(

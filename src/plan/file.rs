@@ -11,8 +11,8 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::problem::{PlanError, Problem, Source};
 use super::tables::{
-    AlembicStep, CheckKind, CheckTable, CommandStep, CopyStep, DatabaseTable, FilesStep, Head, PythonStep, RunTable,
-    SettingKeys, StepKind, StepTable, StoreTable, TargetTable, Top, Work,
+    AlembicStep, CheckKind, CheckTable, CommandStep, CopyStep, DatabaseTable, FilesStep, Head, LintTable, PythonStep,
+    RunTable, SettingKeys, StepKind, StepTable, StoreTable, TargetTable, Top, Work,
 };
 use super::{check, literal, section};
 use crate::names::{DatabaseName, TargetName};
@@ -25,6 +25,7 @@ pub struct PlanFile {
     pub(super) default_target: Option<Spanned<TargetName>>,
     pub(super) store: StoreTable,
     pub(super) run: RunTable,
+    pub(super) lint: LintTable,
     pub(super) targets: BTreeMap<TargetName, TargetTable>,
     pub(super) databases: BTreeMap<DatabaseName, (Range<usize>, DatabaseTable)>,
     pub(super) steps: Vec<StepTable>,
@@ -55,6 +56,7 @@ impl PlanFile {
         let top: Top = section::read(&source, "the plan", Spanned::new(span, DeValue::Table(root.clone())))?;
         let store = root.remove("store").map(|it| section::read(&source, "`[store]`", it)).transpose()?;
         let run = root.remove("run").map(|it| section::read(&source, "`[run]`", it)).transpose()?;
+        let lint = root.remove("lint").map(|it| section::read(&source, "`[lint]`", it)).transpose()?;
         let targets = read_targets(&source, root.remove("targets"))?;
         let databases = read_databases(&source, root.remove("databases"))?;
         let steps = elements(&source, "steps", root.remove("steps"))?;
@@ -64,6 +66,7 @@ impl PlanFile {
             default_target: top.default_target,
             store: store.unwrap_or_default(),
             run: run.unwrap_or_default(),
+            lint: lint.unwrap_or_default(),
             targets,
             databases,
             steps: steps.into_iter().map(|it| read_step(&source, it)).collect::<Result<_, _>>()?,

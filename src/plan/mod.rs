@@ -9,6 +9,7 @@ mod expand;
 pub mod file;
 mod literal;
 mod order;
+pub mod outline;
 mod problem;
 mod programs;
 mod section;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use toml::Spanned;
 
 use self::file::PlanFile;
 use self::problem::Problem;
@@ -26,6 +28,7 @@ pub use self::problem::{Invalid, PlanError};
 use self::tables::{CheckTable, StepTable, TableTable, Time, Work};
 use crate::kind::migration::Limits;
 use crate::kind::{self, Copy, Files, Kind, Migration, TableRef};
+use crate::lint::Allowed;
 use crate::names::{DatabaseName, StepName, TargetName};
 use crate::outside::url::DatabaseUrl;
 use crate::verify::sync::SyncCheck;
@@ -52,6 +55,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// `[[checks]]`, in the order of the file.
     pub checks: Vec<Check>,
+    /// `lint.allow`: rules whose findings are not wanted.
+    pub allowed: Allowed,
 }
 
 /// `[targets.NAME]`.
@@ -245,6 +250,7 @@ impl Plan {
             target,
             store: StoreSettings { url: store, compression: Compression::Gzip, retention: file.store.retention },
             run: file.run_settings(),
+            allowed: file.allowed(),
             databases,
             steps,
             checks: file.checks.into_iter().map(check_of).collect(),
@@ -267,6 +273,10 @@ pub fn project_root(path: &Path) -> PathBuf {
 type ReadFolder = fn(&Path, &Path) -> Result<Vec<Migration>, kind::ReadError>;
 
 impl PlanFile {
+    fn allowed(&self) -> Allowed {
+        self.lint.allow.iter().map(|it| it.get_ref().clone()).collect()
+    }
+
     fn run_settings(&self) -> RunSettings {
         let run = &self.run;
         RunSettings {
@@ -285,12 +295,18 @@ impl PlanFile {
             Work::Refinery { dir } => (dir, kind::refinery::read),
             _ => return Ok(kind(table, Vec::new())),
         };
-        let folder = root.join(dir.get_ref());
-        if !folder.is_dir() {
-            let (step, dir_text, root) = (table.name.to_string(), dir.get_ref().clone(), root.to_owned());
-            return Err(PlanError::new(&self.source, dir.span(), Problem::NoFolder { step, dir: dir_text, root }));
-        }
+        let folder = self.folder(root, table, dir)?;
         Ok(kind(table, read(&folder, Path::new(dir.get_ref()))?))
+    }
+
+    /// The folder of a step, which must be there.
+    fn folder(&self, root: &Path, table: &StepTable, dir: &Spanned<String>) -> Result<PathBuf, PlanError> {
+        let folder = root.join(dir.get_ref());
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+        let (step, dir_text, root) = (table.name.to_string(), dir.get_ref().clone(), root.to_owned());
+        Err(PlanError::new(&self.source, dir.span(), Problem::NoFolder { step, dir: dir_text, root }))
     }
 }
 
@@ -311,9 +327,9 @@ fn kind(table: &StepTable, migrations: Vec<Migration>) -> Kind {
         Work::Sql { dir } => Kind::Sql(Files { dir: dir.get_ref().into(), migrations }),
         Work::Refinery { dir } => Kind::Refinery(Files { dir: dir.get_ref().into(), migrations }),
         // Without its surroundings, which only a target gives it.
-        Work::Alembic { .. } | Work::Python { .. } | Work::Command { .. } => {
-            Kind::Command(kind::command::Command::default())
-        }
+        Work::Alembic { .. } => Kind::Alembic(kind::alembic::Alembic::default()),
+        Work::Python { .. } => Kind::Python(kind::python::Python::default()),
+        Work::Command { .. } => Kind::Command(kind::command::Command::default()),
         Work::Copy { from, to, key, omit } => Kind::Copy(Copy {
             from: table_ref(from),
             to: TableRef { database: table.database.get_ref().clone(), table: to.get_ref().clone() },

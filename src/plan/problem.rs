@@ -288,6 +288,10 @@ pub(super) enum Problem {
     )]
     PasswordInArguments { step: String, word: String },
 
+    #[error("`allow` of `[lint]` names `{name}`, which is no rule that can be allowed")]
+    #[diagnostic(code("plan.unknown_rule"), help("{}README.md has the table of rules.", suggestion(name, known)))]
+    UnknownRule { name: String, known: Vec<String> },
+
     #[error("the folder `{dir}` of step `{step}` does not exist")]
     #[diagnostic(code("plan.no_folder"), help("Create it, or correct `dir`; it is relative to `{}`.", root.display()))]
     NoFolder { step: String, dir: String, root: PathBuf },

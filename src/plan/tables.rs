@@ -28,6 +28,8 @@ pub(super) struct Top {
     _targets: Option<IgnoredAny>,
     #[serde(rename = "run")]
     _run: Option<IgnoredAny>,
+    #[serde(rename = "lint")]
+    _lint: Option<IgnoredAny>,
     #[serde(rename = "databases")]
     _databases: Option<IgnoredAny>,
     #[serde(rename = "steps")]
@@ -61,6 +63,13 @@ pub(super) struct RunTable {
     pub(super) lock_timeout: Option<Time>,
     pub(super) lock_retries: Option<u32>,
     pub(super) statement_timeout: Option<Time>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LintTable {
+    #[serde(default)]
+    pub(super) allow: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -81,6 +81,9 @@ fn the_form_of_the_file() {
     check("!version = 1\nname = 3\n", "2: `name` of the plan: a whole number stands where a text in quotes belongs");
     check("!version = 1\nname = \"x\"\nstorage = 1", "3: `storage` is not a key of the plan");
     check("[strore]", "6: `strore` is not a key of the plan");
+    check("[lint]\nalow = []", "7: `alow` is not a key of `[lint]`");
+    let unknown = "names `ban-drop-tabel`, which is no rule that can be allowed";
+    check("[lint]\nallow = [\n\"ban-drop-tabel\"]", &format!("8: `allow` of `[lint]` {unknown}"));
     check("[store]\ncompresion = \"gzip\"", "7: `compresion` is not a key of `[store]`");
     check("[store]\nurl = 1", "7: `url` of `[store]`: a whole number stands where a text in quotes belongs");
     check("[store]\ncompression = \"lz4\"", "7: `compression` of `[store]`: `lz4` is not one of `gzip`, `zstd`");

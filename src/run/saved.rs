@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::kind::{Copy, Kind};
+use crate::kind::{Copy, Kind, Migration};
+use crate::lint::{self, Finding};
 use crate::names::{DatabaseName, StepName, TargetName};
 use crate::plan::{Plan, Step, When};
 
@@ -95,6 +96,12 @@ pub struct Hazard {
     pub message: String,
 }
 
+impl From<Finding> for Hazard {
+    fn from(it: Finding) -> Self {
+        Self { rule: it.rule, severity: it.severity.word(), line: it.line, message: it.message }
+    }
+}
+
 /// A check of the plan.
 #[derive(Debug, Clone, Serialize)]
 pub struct CheckLine {
@@ -127,6 +134,24 @@ impl Prospectus {
         };
         it.digest = it.compute(&plan.text);
         it
+    }
+
+    /// The same, with what is dangerous about each pending migration. That takes its time with thousands of them, and is
+    /// for people and scripts alone: no digest has it.
+    #[must_use]
+    pub fn with_hazards(mut self, plan: &Plan, survey: &Survey) -> Self {
+        let pending = |step: &StepName| survey.steps.get(step).map_or(&[][..], |state| &state.pending[..]);
+        let of_step = |step: &Work| {
+            let kind = plan.steps.iter().find(|it| it.name == step.name).map(|it| &it.kind);
+            let (Some(Kind::Sql(files)) | Some(Kind::Refinery(files))) = kind else { return Vec::new() };
+            pending(&step.name).iter().map(|index| &files.migrations[*index]).collect()
+        };
+        let migrations: Vec<&Migration> = self.steps.iter().flat_map(of_step).collect();
+        let units = self.steps.iter_mut().filter(|step| step.kind != "copy").flat_map(|step| &mut step.pending);
+        for (unit, found) in units.zip(lint::hazards(&migrations, &plan.allowed)) {
+            unit.hazards = found.into_iter().map(Hazard::from).collect();
+        }
+        self
     }
 
     /// Whether there is anything to apply.

@@ -6,6 +6,7 @@
 //! under the name when it comes back. So the database is never marked as closed, and there is nothing to open again:
 //! whatever happens to us, the lock ends with the transaction.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
@@ -135,21 +136,27 @@ async fn exchange(
             }
             sqlx::raw_sql(made(rename(&swap.side, &swap.dbname))).execute(&mut *session).await?;
         }
-        sqlx::raw_sql("COMMIT").execute(&mut *session).await
+        Ok(())
     };
-    // Sessions are ended for as long as the renames wait for them to leave.
-    tokio::select! {
-        renamed = renaming => { renamed?; }
-        error = end_sessions(usher, &oids) => return Err(error),
-    }
+    // Sessions are ended for as long as the renames wait for them to leave, and not a moment longer: the first ones after the
+    // commit are those of clients that came back.
+    let over = Cell::new(false);
+    let renaming = async {
+        let renamed: Result<(), sqlx::Error> = renaming.await;
+        over.set(true);
+        renamed
+    };
+    let (renamed, ended) = tokio::join!(renaming, end_sessions(usher, &oids, &over));
+    renamed.and(ended)?;
+    sqlx::raw_sql("COMMIT").execute(&mut *session).await?;
     Ok(Swapped { seconds: begun.elapsed().as_secs_f64(), notes })
 }
 
-/// Ends sessions again and again; returns only if that fails.
-async fn end_sessions(usher: &mut PgConnection, oids: &[i64]) -> sqlx::Error {
-    loop {
+/// Ends sessions again and again until it is over.
+async fn end_sessions(usher: &mut PgConnection, oids: &[i64], over: &Cell<bool>) -> Result<(), sqlx::Error> {
+    while !over.get() {
         // A role that may not end a session is not asked to: the failure would end the whole statement.
-        let ended = sqlx::query(
+        sqlx::query(
             "select pg_terminate_backend(pid) from pg_stat_activity where datid::int8 = any($1) and pid <> \
              pg_backend_pid() and backend_type = 'client backend' and (select s.rolsuper or ((pg_has_role(s.oid, usesysid, \
              'member') or pg_has_role(s.oid, 'pg_signal_backend', 'member')) and not (select t.rolsuper from pg_roles t \
@@ -157,12 +164,10 @@ async fn end_sessions(usher: &mut PgConnection, oids: &[i64]) -> sqlx::Error {
         )
         .bind(oids)
         .execute(&mut *usher)
-        .await;
-        if let Err(error) = ended {
-            return error;
-        }
+        .await?;
         tokio::time::sleep(ROUND).await;
     }
+    Ok(())
 }
 
 async fn still_there(usher: &mut PgConnection, run: &RunId, swaps: &[Swap]) -> Result<SwapError, PgError> {

@@ -10,7 +10,8 @@ use crate::sql::statements::{LineComment, Statement, scan};
 const NO_TRANSACTION: &str = "no-transaction";
 const DOWN: &str = "down";
 const IRREVERSIBLE: &str = "irreversible";
-const KNOWN: [&str; 3] = [NO_TRANSACTION, DOWN, IRREVERSIBLE];
+const ALLOW: &str = "allow";
+const KNOWN: [&str; 4] = [NO_TRANSACTION, DOWN, IRREVERSIBLE, ALLOW];
 /// Words that a later version will know.
 const TO_COME: [&str; 4] = ["lock-timeout", "statement-timeout", "repeatable", "after"];
 
@@ -105,12 +106,23 @@ impl Part {
     }
 }
 
-/// Refuses every directive: for texts in which none belongs.
+/// What `-- migrate:allow RULE …` names, each with the place of its directive. Which rules there are, `lint` knows; what
+/// follows the name is a reason, for people.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn allowed(text: &str) -> Result<Vec<(&str, Range<usize>)>, SqlTextError> {
+    let directives = find(text, &scan(text)?.comments)?;
+    let allow = directives.into_iter().filter(|it| it.name == ALLOW);
+    Ok(allow.map(|it| (it.argument.split_whitespace().next().unwrap_or_default(), it.place())).collect())
+}
+
+/// Refuses every directive but `allow`, which changes nothing that is sent: for texts in which none belongs.
 ///
 /// # Errors
 /// The first directive, or what [`read`] finds.
 pub fn refuse_all(text: &str, place: &'static str) -> Result<(), SqlTextError> {
-    match find(text, &scan(text)?.comments)?.first() {
+    match find(text, &scan(text)?.comments)?.iter().find(|it| it.name != ALLOW) {
         Some(directive) => Err(directive.fail(text, Problem::DirectiveMisplaced { name: directive.name, place })),
         None => Ok(()),
     }
@@ -154,7 +166,7 @@ fn directive<'a>(text: &'a str, comment: LineComment) -> Result<Option<Directive
         return fail(Problem::DirectiveInStatement(name));
     }
     let directive = Directive { name, argument, start, end };
-    if !directive.argument.is_empty() {
+    if name != ALLOW && !directive.argument.is_empty() {
         return fail(Problem::DirectiveArgument { name, argument: directive.argument.to_owned() });
     }
     Ok(Some(directive))
@@ -309,6 +321,16 @@ mod tests {
         check_error(twice, 5, "second time");
         check_error("-- migrate:irreversible\n;\n-- migrate:down\n;", 1, "says that there is no way back");
         check_error(";\n-- migrate:down\n-- migrate:irreversible\n;", 3, "says that there is no way back");
+    }
+
+    #[test]
+    fn what_is_allowed_is_named() {
+        let text = "-- migrate:allow a-b it is small\n;\n--migrate:allow c\n-- migrate:allow\nselect '\n-- migrate:allow d\n';";
+        let names: Vec<&str> = allowed(text).unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["a-b", "c", ""]);
+        assert_eq!(refuse_all(text, "anywhere"), Ok(()));
+        check(text, text, None, "");
+        check_error("select 1; -- migrate:allow a", 1, "does not stand on a line of its own");
     }
 
     #[test]

@@ -66,11 +66,17 @@ pub enum Problem {
     EscapesInPlainStrings,
     /// `-- migrate:xyz`.
     #[error("`migrate:{0}` is not a directive")]
-    #[diagnostic(code("sql.directive_unknown"), help("The directives are no-transaction, down and irreversible."))]
+    #[diagnostic(
+        code("sql.directive_unknown"),
+        help("The directives are no-transaction, down, irreversible and allow.")
+    )]
     DirectiveUnknown(String),
     /// A directive that is still to come.
     #[error("`migrate:{0}` is not supported by this version of migrate")]
-    #[diagnostic(code("sql.directive_unsupported"), help("The directives are no-transaction, down and irreversible."))]
+    #[diagnostic(
+        code("sql.directive_unsupported"),
+        help("The directives are no-transaction, down, irreversible and allow.")
+    )]
     DirectiveUnsupported(String),
     /// An argument where none belongs.
     #[error("`migrate:{name}` takes no argument, and has `{argument}`")]

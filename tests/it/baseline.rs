@@ -47,7 +47,7 @@ async fn a_ledger_of_file_names_is_adopted() {
     assert_eq!(adopted["adopted"][0]["without_file"][0], "000_gone");
     assert_eq!(ledger(&world).await, "001_threads applied, 002_messages applied, 002_view applied");
     assert_eq!(world.json(0, &["apply", "--yes"])["outcome"], "nothing_to_do");
-    assert_eq!(world.json(0, &["runs", "list"])["runs"][1]["command"], "baseline");
+    assert_eq!(world.json(0, &["runs", "list"])["runs"][0]["command"], "baseline");
     assert_eq!(world.json(0, &["baseline", "--yes"])["run"], serde_json::Value::Null, "there is nothing left to adopt");
 
     world.file("migrations/chat/001_threads.sql", "create table threads (id bigint primary key);\n");
