@@ -32,6 +32,28 @@ async fn files_run_by_number_then_name_and_duplicates_are_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_plan_shows_what_is_dangerous_in_what_is_pending() {
+    let files = [("1_a", "create table t (a int, b int);"), ("2_b", "select 1;\nalter table t drop column a;")];
+    let world = world("sql_hazards", &files).await;
+    let plan = world.run(&["plan"]);
+    let line = "   2_b  [back by snapshot only]\n     error[ban-drop-column] line 2: Dropping a column";
+    assert!(plan.expect(0).stdout.contains(line), "{}", plan.stdout);
+    let document = world.json(0, &["plan"]);
+    let pending = &document["steps"][0]["pending"];
+    assert_eq!(pending[0]["hazards"], serde_json::json!([]));
+    let hazard = &pending[1]["hazards"][0];
+    assert_eq!((&hazard["rule"], &hazard["severity"]), (&"ban-drop-column".into(), &"error".into()));
+    assert!(hazard["line"] == 2 && hazard["message"].is_string(), "{hazard}");
+    // It is for people to see, and stops nothing; what is applied is not looked at again.
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    world.file("migrations/a/3_c.sql", "-- migrate:allow ban-drop-column\nalter table t drop column b;");
+    world.file("migrations/a/4_d.sql", "drop table t;");
+    let pending = world.json(0, &["plan"])["steps"][0]["pending"].clone();
+    assert_eq!((&pending[0]["name"], &pending[0]["hazards"]), (&"3_c".into(), &serde_json::json!([])));
+    assert_eq!(pending[1]["hazards"][0]["rule"], "ban-drop-table");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_ledger_says_everything() {
     let files = [
         ("001_section", "create table one (v text default 'it''s \\');\n-- migrate:down\ndrop table one;\n"),
