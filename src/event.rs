@@ -55,6 +55,8 @@ pub enum Event {
         attempt: u32,
         /// Milliseconds until the next.
         wait_ms: u64,
+        /// Who was in the way, each in words; nobody if that could not be seen.
+        blockers: Vec<String>,
     },
     /// Rows of a copy went over.
     CopyProgressed {

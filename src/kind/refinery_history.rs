@@ -127,6 +127,7 @@ fn row(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::directives::Budget;
 
     fn file(name: &str, up: &str) -> Migration {
         Migration {
@@ -137,6 +138,7 @@ mod tests {
             down: None,
             irreversible: false,
             transactional: true,
+            budget: Budget::default(),
         }
     }
 

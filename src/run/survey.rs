@@ -405,6 +405,7 @@ impl Survey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::directives::Budget;
 
     fn file(name: &str, checksum: &str) -> Migration {
         Migration {
@@ -415,6 +416,7 @@ mod tests {
             down: None,
             irreversible: false,
             transactional: true,
+            budget: Budget::default(),
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod checksum;
 pub mod directives;
+pub mod duration;
 pub mod error;
 mod head;
 pub mod place;
