@@ -20,6 +20,13 @@ use super::limits::{Limits, wait_before};
 
 /// SQL states after which the same transaction may succeed: a lock not had in time, a deadlock, a serialisation failure.
 const WORTH_ANOTHER_TRY: [&str; 3] = ["55P03", "40P01", "40001"];
+/// What DISCARD ALL does, which itself cannot share a message: cursors, roles, settings, prepared statements, session locks,
+/// temporary tables, nothing that an earlier migration left in the session is there for the next. It is a transaction of
+/// its own, since a transaction keeps the isolation level with which it began.
+const FRESH: &str = "BEGIN; CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DEALLOCATE ALL; UNLISTEN *; \
+     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES; COMMIT;\n";
+/// The settings by which the server reads the next message: it reads all of it before [`FRESH`] has any effect.
+const READABLE: &str = "RESET standard_conforming_strings; RESET backslash_quote; RESET client_encoding;";
 /// Makes the role of the connection current again.
 const OURSELVES: &str = "RESET SESSION AUTHORIZATION; RESET ROLE;";
 /// Why a migration was not applied.
@@ -140,9 +147,6 @@ pub async fn apply(
     setting: &Setting<'_>,
 ) -> Result<Duration, MigrationError> {
     let begun = Instant::now();
-    // Roles, settings, temporary tables, session locks, prepared statements: nothing that an earlier migration left in the
-    // session is there for this one. It must be a message of its own.
-    ours(session, it, "DISCARD ALL".into()).await?;
     if it.transactional {
         in_transaction(session, it, setting).await?;
     } else {
@@ -157,10 +161,7 @@ async fn in_transaction(
     it: &Migration,
     setting: &Setting<'_>,
 ) -> Result<(), MigrationError> {
-    let mut before = "BEGIN; ".to_owned()
-        + &setting.limits.set_local()
-        + "
-";
+    let mut before = format!("{FRESH}BEGIN; {}\n", setting.limits.set_local());
     if !setting.has_ledger {
         before += ledger::CREATE;
     }
@@ -171,7 +172,8 @@ async fn in_transaction(
     let also: String = setting.also.iter().map(|statement| format!("{statement};\n")).collect();
     // A migration that made another role current must not have the ledger row written by it; and refinery's own row names
     // its table without a schema.
-    let after = format!("\n;\n{OURSELVES} RESET search_path; {also}{}; COMMIT;", setting.author.applied(it.into()));
+    let row = setting.author.applied(it.into());
+    let after = format!("\n;\n{OURSELVES} {READABLE} RESET search_path; {also}{row}; COMMIT;");
     let body = sendable(it);
     let message = Message { before: &before, body: &body, after: &after };
     let mut attempt = 0;
@@ -196,9 +198,9 @@ async fn in_transaction(
 
 /// Each statement on its own, between a ledger row that says what is intended and one that says that it is done.
 async fn one_by_one(session: &mut Session<'_>, it: &Migration, setting: &Setting<'_>) -> Result<(), MigrationError> {
-    let intent = if setting.has_ledger { String::new() } else { ledger::CREATE.to_owned() };
-    ours(session, it, intent + &setting.author.started(it.into())).await?;
-    ours(session, it, setting.limits.set()).await?;
+    let create = if setting.has_ledger { "" } else { ledger::CREATE };
+    let (intent, limits) = (setting.author.started(it.into()), setting.limits.set());
+    ours(session, it, format!("{FRESH}{limits} BEGIN; {create}{intent}; COMMIT;")).await?;
     let body = sendable(it);
     for range in &statements::split(&body).unwrap_or_default() {
         let message = Message { before: "", body: &body[range.start..range.end], after: "" };
@@ -206,7 +208,7 @@ async fn one_by_one(session: &mut Session<'_>, it: &Migration, setting: &Setting
             return Err(failed.locate_at(it, &body, range.start));
         }
     }
-    ours(session, it, format!("{OURSELVES} RESET ALL; {}", setting.author.finished(&it.name))).await
+    ours(session, it, format!("{OURSELVES} RESET ALL; {limits} {}", setting.author.finished(&it.name))).await
 }
 
 /// A statement of ours around the migration.

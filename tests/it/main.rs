@@ -21,6 +21,7 @@ mod no_leaks;
 mod release;
 mod rollback;
 mod round_trip;
+mod round_trips;
 mod store;
 mod sync;
 mod world;
