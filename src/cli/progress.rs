@@ -160,6 +160,10 @@ fn line(event: &Event) -> Option<String> {
             let blockers = blockers.iter().map(|it| format!("\n    in the way: {it}"));
             format!("  {database}: {missed}{}", blockers.collect::<String>())
         }
+        Event::OlderTransactions { database, name, transactions } => {
+            let older = transactions.iter().map(|it| format!("\n    older: {it}")).collect::<String>();
+            format!("  {database}: {name} waits until these transactions have ended{older}")
+        }
         Event::Copied { step, database, read, inserted, updated, deleted, seconds: took } => format!(
             "  {database}: {step} read {} rows: {} inserted, {} updated, {} deleted, in {}",
             count(*read),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use crate::outside::postgres::connect;
+use crate::outside::postgres::{connect, made};
 use crate::outside::url::DatabaseUrl;
 
 /// The first look is after half of the lock timeout, and no later than this.
@@ -56,6 +56,18 @@ impl fmt::Display for Blocker {
     }
 }
 
+/// Sessions that keep the one with the number $1 from its lock.
+const IN_THE_WAY: &str = "select distinct unnest(pg_blocking_pids($1)) as pid";
+/// Transactions in this database that began a while ago, or wait for their client, and those that were prepared.
+const OLD: &str = "\
+select pid from pg_stat_activity where datname = current_database() and pid <> $1
+    and (state like 'idle in transaction%' or xact_start < clock_timestamp() - interval '1 second')
+union select 0 where exists (select from pg_prepared_xacts where database = current_database())";
+
+fn who(pids: &str) -> String {
+    format!("{WHO} from ({pids}) b left join pg_stat_activity a on a.pid = b.pid order by a.xact_start, b.pid")
+}
+
 const WHO: &str = "\
 select b.pid, nullif(a.usename::text, ''), nullif(a.application_name, ''), nullif(a.state, ''),
     extract(epoch from clock_timestamp() - a.xact_start)::float8,
@@ -63,9 +75,7 @@ select b.pid, nullif(a.usename::text, ''), nullif(a.application_name, ''), nulli
         then (select string_agg(gid, ', ' order by prepared) from pg_prepared_xacts where database = current_database())
         else nullif(left(regexp_replace(trim(a.query), '\\s+', ' ', 'g'), 100)
             || case when length(regexp_replace(trim(a.query), '\\s+', ' ', 'g')) > 100 then '…' else '' end, '')
-    end
-from (select distinct unnest(pg_blocking_pids($1)) as pid) b left join pg_stat_activity a on a.pid = b.pid
-order by a.xact_start, b.pid";
+    end";
 
 /// Looks at the session of a step from beside it.
 pub(super) struct Watch<'a> {
@@ -113,10 +123,20 @@ impl<'a> Watch<'a> {
             None => connect(self.url, &self.application).await,
         };
         let Ok(mut session) = session else { return Vec::new() };
-        let Ok(rows) = sqlx::query(WHO).bind(self.pid).fetch_all(&mut session).await else { return Vec::new() };
+        let Ok(found) = ask(&mut session, IN_THE_WAY, self.pid).await else { return Vec::new() };
         self.session = Some(session);
-        rows.iter().map(blocker).collect::<Result<_, _>>().unwrap_or_default()
+        found
     }
+
+    /// Transactions for which a statement has to wait that needs every older one to have ended.
+    pub(super) async fn old_transactions(&self, session: &mut PgConnection) -> Vec<Blocker> {
+        ask(session, OLD, self.pid).await.unwrap_or_default()
+    }
+}
+
+async fn ask(session: &mut PgConnection, pids: &str, pid: i32) -> Result<Vec<Blocker>, sqlx::Error> {
+    let rows = sqlx::query(made(who(pids))).bind(pid).persistent(false).fetch_all(session).await?;
+    rows.iter().map(blocker).collect()
 }
 
 fn blocker(row: &PgRow) -> Result<Blocker, sqlx::Error> {

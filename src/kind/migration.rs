@@ -16,6 +16,7 @@ use crate::sql::{statements, transaction};
 
 use super::Migration;
 use super::blockers::{Blocker, Watch};
+use super::concurrently;
 use super::limits::{Limits, wait_before};
 
 /// SQL states after which the same transaction may succeed: a lock not had in time, a deadlock, a serialisation failure.
@@ -45,6 +46,20 @@ pub enum MigrationError {
         /// What the driver said.
         #[source]
         said: Said,
+    },
+    /// `CREATE INDEX CONCURRENTLY IF NOT EXISTS` found an invalid index and left it at that.
+    #[error("{}: the index {index} of `{name}` was there already, and it is invalid: no query uses it", path.display())]
+    #[diagnostic(
+        code("migration.invalid_index"),
+        help("Somebody else began it and it failed. Drop it (DROP INDEX CONCURRENTLY), and apply again.")
+    )]
+    Invalid {
+        /// The migration.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+        /// With its schema.
+        index: String,
     },
     /// A statement of ours around the migration failed.
     #[error("the ledger row of `{name}` could not be written")]
@@ -108,6 +123,8 @@ pub struct Setting<'a> {
     pub limits: Limits,
     /// Is told about each try that did not get its lock: attempt from 1, the wait before the next, and who was in the way.
     pub on_retry: &'a (dyn Fn(u32, Duration, &[Blocker]) + Send + Sync),
+    /// Is told about older transactions that a statement is about to wait for.
+    pub on_older: &'a (dyn Fn(&[Blocker]) + Send + Sync),
 }
 
 /// The session of a step, which its migrations go through one after the other.
@@ -204,11 +221,45 @@ async fn one_by_one(session: &mut Session<'_>, it: &Migration, setting: &Setting
     let body = sendable(it);
     for range in &statements::split(&body).unwrap_or_default() {
         let message = Message { before: "", body: &body[range.start..range.end], after: "" };
-        if let Err(failed) = session.send(&message, &setting.limits).await {
+        let sent = if concurrently::is(range.kind) {
+            create_index(session, it, setting, &message).await?
+        } else {
+            session.send(&message, &setting.limits).await
+        };
+        if let Err(failed) = sent {
             return Err(failed.locate_at(it, &body, range.start));
         }
     }
     ours(session, it, format!("{OURSELVES} RESET ALL; {limits} {}", setting.author.finished(&it.name))).await
+}
+
+/// `CREATE INDEX CONCURRENTLY`, with a budget of its own, and without leaving an invalid index behind.
+async fn create_index(
+    session: &mut Session<'_>,
+    it: &Migration,
+    setting: &Setting<'_>,
+    message: &Message<'_>,
+) -> Result<Result<(), Failed>, MigrationError> {
+    let older = session.watch.old_transactions(&mut session.connection).await;
+    if !older.is_empty() {
+        (setting.on_older)(&older);
+    }
+    let before = concurrently::look(&mut session.connection, message.body).await;
+    ours(session, it, concurrently::budget(&setting.limits)).await?;
+    let mut sent = session.send(message, &setting.limits).await;
+    match (&mut sent, before) {
+        (Err(failed), Some(before)) if !failed.is_lost() => {
+            failed.left = before.tidy(&mut session.connection, &setting.limits).await.sentence();
+        }
+        (Ok(()), Some(before)) => {
+            if let Some(index) = before.taken_for_done(&mut session.connection).await {
+                return Err(MigrationError::Invalid { name: it.name.clone(), path: it.path.clone(), index });
+            }
+        }
+        _ => {}
+    }
+    ours(session, it, setting.limits.set()).await?;
+    Ok(sent)
 }
 
 /// A statement of ours around the migration.
@@ -236,6 +287,8 @@ struct Failed {
     error: sqlx::Error,
     completed: usize,
     blockers: Vec<Blocker>,
+    /// What it left, in a sentence.
+    left: String,
 }
 
 impl Message<'_> {
@@ -248,7 +301,7 @@ impl Message<'_> {
                 Ok(Some(sqlx::Either::Left(_))) => completed += 1,
                 Ok(Some(sqlx::Either::Right(_))) => {}
                 Ok(None) => return Ok(()),
-                Err(error) => return Err(Failed { error, completed, blockers: Vec::new() }),
+                Err(error) => return Err(Failed { error, completed, blockers: Vec::new(), left: String::new() }),
             }
         }
     }
@@ -303,8 +356,10 @@ impl Failed {
     fn at(self, it: &Migration, body: &str, at: usize) -> MigrationError {
         let (line, column) = statements::line_column(body, at);
         let said = self.said();
+        let waited = !self.blockers.is_empty();
         let help = match said.state.as_deref() {
             Some("55P03" | "40P01") => in_the_way(&self.blockers, it),
+            Some("57014") if waited => waited_for(&self.blockers, it),
             _ => "Correct the file before the next `migrate apply`.".into(),
         };
         let shown = shown(&it.path);
@@ -316,7 +371,7 @@ impl Failed {
             column,
             text: NamedSource::new(shown, body.to_owned()),
             place: (at, length.min(body.len() - at)).into(),
-            help,
+            help: self.left + &help,
             blockers: self.blockers,
             said,
         }))
@@ -329,6 +384,15 @@ fn in_the_way(blockers: &[Blocker], it: &Migration) -> String {
     format!(
         "Other sessions were in the way on every try.{seen}Wait for them or end them (pg_terminate_backend), or give `{}` a \
          longer `-- migrate:lock-timeout`, or its run more lock_retries.",
+        it.name
+    )
+}
+
+fn waited_for(blockers: &[Blocker], it: &Migration) -> String {
+    let found: String = blockers.iter().map(|it| format!("\n  {it}")).collect();
+    format!(
+        "It ran out of time while it waited for other sessions:{found}\nWait for them or end them (pg_terminate_backend), \
+         or give `{}` a longer `-- migrate:statement-timeout`.",
         it.name
     )
 }

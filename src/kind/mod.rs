@@ -1,6 +1,7 @@
 //! The kinds of step: files in, effect on a database out.
 
 pub mod blockers;
+mod concurrently;
 pub mod copy;
 pub mod limits;
 pub mod migration;

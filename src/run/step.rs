@@ -296,6 +296,13 @@ async fn apply_file(
             blockers: blockers.iter().map(Blocker::to_string).collect(),
         });
     };
+    let older = |older: &[Blocker]| {
+        context.world.tell(Event::OlderTransactions {
+            database: step.database.clone(),
+            name: file.name.clone(),
+            transactions: older.iter().map(Blocker::to_string).collect(),
+        });
+    };
     let setting = Setting {
         author: &context.author(step),
         has_ledger: context.has_ledger(&step.database),
@@ -303,6 +310,7 @@ async fn apply_file(
         also,
         limits: context.limits(step).with(file.budget),
         on_retry: &retry,
+        on_older: &older,
     };
     match migration::apply(session, file, &setting).await {
         Ok(took) => {

@@ -8,6 +8,7 @@ pub mod directives;
 pub mod duration;
 pub mod error;
 mod head;
+pub mod index;
 pub mod place;
 pub mod quote;
 pub mod statements;
