@@ -99,6 +99,8 @@ pub enum Drift {
         name: String,
         /// In which run.
         run: String,
+        /// So many of its statements are known to have ended.
+        ended: Option<i32>,
     },
     /// What refinery itself says.
     Refinery(String),
@@ -144,8 +146,9 @@ impl std::fmt::Display for Drift {
             Self::OutOfOrder { name, path, applied } => {
                 write!(f, "`{name}` ({}) is pending, and sorts before `{applied}`, which is applied", path.display())
             }
-            Self::Interrupted { name, run } => {
-                write!(f, "`{name}` was begun in run {run}, and the ledger does not say that it ended")
+            Self::Interrupted { name, run, ended } => {
+                write!(f, "`{name}` was begun in run {run}, and the ledger does not say that it ended")?;
+                ended.map_or(Ok(()), |ended| write!(f, "; statements known to have ended: {ended}"))
             }
             Self::Refinery(message) => write!(f, "{message}"),
         }
@@ -290,7 +293,8 @@ fn drift_of(files: &[Migration], rows: &[&Applied]) -> StepState {
         match files.iter().find(|file| file.name == row.name) {
             None => drift.push(Drift::Missing { name: row.name.clone() }),
             Some(_) if !row.finished => {
-                drift.push(Drift::Interrupted { name: row.name.clone(), run: row.run.clone() });
+                let (name, run, ended) = (row.name.clone(), row.run.clone(), row.progress);
+                drift.push(Drift::Interrupted { name, run, ended });
             }
             Some(file) if file.checksum != row.checksum => drift.push(Drift::Changed {
                 name: row.name.clone(),
@@ -428,6 +432,7 @@ mod tests {
             run: "r".into(),
             finished,
             started_at: DateTime::UNIX_EPOCH,
+            progress: None,
         }
     }
 
