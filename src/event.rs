@@ -55,6 +55,17 @@ pub enum Event {
         attempt: u32,
         /// Milliseconds until the next.
         wait_ms: u64,
+        /// Who was in the way, each in words; nobody if that could not be seen.
+        blockers: Vec<String>,
+    },
+    /// A statement was sent that waits until every older transaction has ended, and there were some.
+    OlderTransactions {
+        /// The database.
+        database: DatabaseName,
+        /// The migration.
+        name: String,
+        /// Each in words.
+        transactions: Vec<String>,
     },
     /// Rows of a copy went over.
     CopyProgressed {

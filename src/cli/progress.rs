@@ -155,8 +155,14 @@ fn line(event: &Event) -> Option<String> {
         Event::MigrationApplied { database, step, name, seconds: took } => {
             format!("  {database}: applied {step}/{name} in {}", seconds(*took))
         }
-        Event::LockMissed { database, name, attempt, wait_ms } => {
-            format!("  {database}: {name} did not get its lock (attempt {attempt}), trying again in {wait_ms} ms")
+        Event::LockMissed { database, name, attempt, wait_ms, blockers } => {
+            let missed = format!("{name} did not get its lock (attempt {attempt}), trying again in {wait_ms} ms");
+            let blockers = blockers.iter().map(|it| format!("\n    in the way: {it}"));
+            format!("  {database}: {missed}{}", blockers.collect::<String>())
+        }
+        Event::OlderTransactions { database, name, transactions } => {
+            let older = transactions.iter().map(|it| format!("\n    older: {it}")).collect::<String>();
+            format!("  {database}: {name} waits until these transactions have ended{older}")
         }
         Event::Copied { step, database, read, inserted, updated, deleted, seconds: took } => format!(
             "  {database}: {step} read {} rows: {} inserted, {} updated, {} deleted, in {}",

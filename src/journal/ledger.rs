@@ -26,11 +26,15 @@ CREATE TABLE IF NOT EXISTS migrate.ledger (
     tool_version text NOT NULL,
     up_sql text,
     down_sql text,
+    progress int,
     CONSTRAINT ledger_pkey PRIMARY KEY (step, name),
     CONSTRAINT applied_is_finished CHECK ((state = 'applied') = (finished_at IS NOT NULL))
 );
 COMMENT ON TABLE migrate.ledger IS 'Which migrations this database has. Written by migrate, each row in the transaction of its migration.';
 ";
+
+/// For a ledger that was made before it kept the progress of files without a transaction.
+pub const ADD_PROGRESS: &str = "ALTER TABLE migrate.ledger ADD COLUMN IF NOT EXISTS progress int;\n";
 
 /// One row of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +51,8 @@ pub struct Applied {
     pub finished: bool,
     /// When it began.
     pub started_at: DateTime<Utc>,
+    /// Outside a transaction: so many of its statements are known to have ended.
+    pub progress: Option<i32>,
 }
 
 /// Every row, in the order of application; none if there is no ledger.
@@ -62,7 +68,8 @@ pub async fn read(session: &mut PgConnection) -> Result<Option<Vec<Applied>>, Pg
         return Ok(None);
     }
     let rows = sqlx::query(
-        "select step, name, checksum, run, state = 'applied', started_at from migrate.ledger order by started_at, step, name",
+        "select step, name, checksum, run, state = 'applied', started_at, (to_jsonb(l) ->> 'progress')::int from \
+         migrate.ledger l order by started_at, step, name",
     )
     .fetch_all(session)
     .await
@@ -78,6 +85,7 @@ fn row(row: &PgRow) -> Result<Applied, sqlx::Error> {
         run: row.try_get(3)?,
         finished: row.try_get(4)?,
         started_at: row.try_get(5)?,
+        progress: row.try_get(6)?,
     })
 }
 
@@ -165,6 +173,17 @@ impl Author {
     pub fn not_done(&self, name: &str) -> String {
         format!(
             "DELETE FROM migrate.ledger WHERE step = {} AND name = {} AND state = 'started'",
+            literal(self.step.as_str()),
+            literal(name)
+        )
+    }
+
+    /// The statement that records how many statements of what [`Author::started`] announced have ended.
+    #[must_use]
+    pub fn progressed(&self, name: &str, statements: usize) -> String {
+        format!(
+            "UPDATE migrate.ledger SET progress = {statements} WHERE step OPERATOR(pg_catalog.=) {} AND name \
+             OPERATOR(pg_catalog.=) {}",
             literal(self.step.as_str()),
             literal(name)
         )

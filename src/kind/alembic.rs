@@ -11,9 +11,10 @@ use crate::outside::child::{self, ChildError};
 use crate::outside::interrupt::Interrupt;
 use crate::outside::postgres::{PgError, query_error};
 use crate::sql::checksum::checksum;
+use crate::sql::directives::Budget;
 
 use super::Migration;
-use super::migration::Limits;
+use super::limits::Limits;
 use super::program::Surroundings;
 
 /// Lists all revisions, parents first.
@@ -232,6 +233,7 @@ impl Alembic {
             up: text,
             down: None,
             irreversible: false,
+            budget: Budget::default(),
             transactional: self.mode == AlembicMode::Sql,
         })
     }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::sql::directives::Budget;
+
 use super::program::Surroundings;
 use super::{Migration, ReadError};
 
@@ -62,6 +64,7 @@ pub fn read(name: &str, argv: &[String], root: &Path, inputs: &[String]) -> Resu
         up: argv.join(" ") + "\n",
         down: None,
         irreversible: false,
+        budget: Budget::default(),
         transactional: false,
     })
 }

@@ -10,40 +10,26 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgErrorPosition;
 
 use crate::journal::ledger::{self, Author};
-use crate::outside::postgres::{Said, database_error, made};
+use crate::outside::postgres::{PgError, Said, connect, database_error, made, query_error};
+use crate::outside::url::DatabaseUrl;
 use crate::sql::{statements, transaction};
 
 use super::Migration;
+use super::blockers::{Blocker, Watch};
+use super::concurrently;
+use super::limits::{Limits, wait_before};
 
 /// SQL states after which the same transaction may succeed: a lock not had in time, a deadlock, a serialisation failure.
 const WORTH_ANOTHER_TRY: [&str; 3] = ["55P03", "40P01", "40001"];
+/// What DISCARD ALL does, which itself cannot share a message: cursors, roles, settings, prepared statements, session locks,
+/// temporary tables, nothing that an earlier migration left in the session is there for the next. It is a transaction of
+/// its own, since a transaction keeps the isolation level with which it began.
+const FRESH: &str = "BEGIN; CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DEALLOCATE ALL; UNLISTEN *; \
+     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES; COMMIT;\n";
+/// The settings by which the server reads the next message: it reads all of it before [`FRESH`] has any effect.
+const READABLE: &str = "RESET standard_conforming_strings; RESET backslash_quote; RESET client_encoding;";
 /// Makes the role of the connection current again.
 const OURSELVES: &str = "RESET SESSION AUTHORIZATION; RESET ROLE;";
-/// The first wait before another try; each further one is twice as long, up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-/// No wait between tries is longer.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
-/// How long statements may wait and run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// For a lock.
-    pub lock_timeout: Duration,
-    /// Further tries of a transaction that did not get its lock.
-    pub lock_retries: u32,
-    /// For one statement; zero is for ever.
-    pub statement_timeout: Duration,
-}
-
-impl Limits {
-    /// As settings of the transaction at hand.
-    #[must_use]
-    pub fn set_local(&self) -> String {
-        let (lock, statement) = (self.lock_timeout.as_millis(), self.statement_timeout.as_millis());
-        format!("SET LOCAL lock_timeout = {lock}; SET LOCAL statement_timeout = {statement};")
-    }
-}
-
 /// Why a migration was not applied.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum MigrationError {
@@ -60,6 +46,20 @@ pub enum MigrationError {
         /// What the driver said.
         #[source]
         said: Said,
+    },
+    /// `CREATE INDEX CONCURRENTLY IF NOT EXISTS` found an invalid index and left it at that.
+    #[error("{}: the index {index} of `{name}` was there already, and it is invalid: no query uses it", path.display())]
+    #[diagnostic(
+        code("migration.invalid_index"),
+        help("Somebody else began it and it failed. Drop it (DROP INDEX CONCURRENTLY), and apply again.")
+    )]
+    Invalid {
+        /// The migration.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+        /// With its schema.
+        index: String,
     },
     /// A statement of ours around the migration failed.
     #[error("the ledger row of `{name}` could not be written")]
@@ -94,6 +94,8 @@ pub struct Refused {
     #[label("here")]
     place: SourceSpan,
     help: String,
+    /// Who was in the way, if it did not get a lock and that could be seen.
+    pub blockers: Vec<Blocker>,
     /// What the server said.
     #[source]
     pub said: Said,
@@ -119,8 +121,36 @@ pub struct Setting<'a> {
     pub before: &'a [String],
     /// How long statements may wait and run.
     pub limits: Limits,
-    /// Is told about each try that did not get its lock: attempt from 1, and the wait before the next.
-    pub on_retry: &'a (dyn Fn(u32, Duration) + Send + Sync),
+    /// Is told about each try that did not get its lock: attempt from 1, the wait before the next, and who was in the way.
+    pub on_retry: &'a (dyn Fn(u32, Duration, &[Blocker]) + Send + Sync),
+    /// Is told about older transactions that a statement is about to wait for.
+    pub on_older: &'a (dyn Fn(&[Blocker]) + Send + Sync),
+}
+
+/// The session of a step, which its migrations go through one after the other.
+pub struct Session<'a> {
+    /// To the database.
+    pub connection: PgConnection,
+    watch: Watch<'a>,
+}
+
+impl<'a> Session<'a> {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn open(url: &'a DatabaseUrl, application: &str) -> Result<Self, PgError> {
+        let mut connection = connect(url, application).await?;
+        let pid = sqlx::query_scalar("select pg_backend_pid()").persistent(false).fetch_one(&mut connection).await;
+        let pid = pid.map_err(query_error("asking for the session's process"))?;
+        Ok(Self { connection, watch: Watch::new(url, application, pid) })
+    }
+
+    /// Sends a message, and sees who is in its way.
+    async fn send(&mut self, message: &Message<'_>, limits: &Limits) -> Result<(), Failed> {
+        let (sent, blockers) = self.watch.during(limits.lock_timeout, message.send(&mut self.connection)).await;
+        sent.map_err(|failed| Failed { blockers, ..failed })
+    }
 }
 
 /// Applies a migration and records it.
@@ -129,14 +159,11 @@ pub struct Setting<'a> {
 /// The file, line and statement that failed. A transactional migration has then left nothing behind, unless the session
 /// was lost.
 pub async fn apply(
-    session: &mut PgConnection,
+    session: &mut Session<'_>,
     it: &Migration,
     setting: &Setting<'_>,
 ) -> Result<Duration, MigrationError> {
     let begun = Instant::now();
-    // Roles, settings, temporary tables, session locks, prepared statements: nothing that an earlier migration left in the
-    // session is there for this one. It must be a message of its own.
-    ours(session, it, "DISCARD ALL".into()).await?;
     if it.transactional {
         in_transaction(session, it, setting).await?;
     } else {
@@ -147,14 +174,11 @@ pub async fn apply(
 
 /// The migration, its ledger row, BEGIN and COMMIT as one message: one round trip, and one commit.
 async fn in_transaction(
-    session: &mut PgConnection,
+    session: &mut Session<'_>,
     it: &Migration,
     setting: &Setting<'_>,
 ) -> Result<(), MigrationError> {
-    let mut before = "BEGIN; ".to_owned()
-        + &setting.limits.set_local()
-        + "
-";
+    let mut before = format!("{FRESH}BEGIN; {}\n", setting.limits.set_local());
     if !setting.has_ledger {
         before += ledger::CREATE;
     }
@@ -165,55 +189,86 @@ async fn in_transaction(
     let also: String = setting.also.iter().map(|statement| format!("{statement};\n")).collect();
     // A migration that made another role current must not have the ledger row written by it; and refinery's own row names
     // its table without a schema.
-    let after = format!("\n;\n{OURSELVES} RESET search_path; {also}{}; COMMIT;", setting.author.applied(it.into()));
+    let row = setting.author.applied(it.into());
+    let after = format!("\n;\n{OURSELVES} {READABLE} RESET search_path; {also}{row}; COMMIT;");
     let body = sendable(it);
     let message = Message { before: &before, body: &body, after: &after };
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let Err(failed) = message.send(session).await else { return Ok(()) };
+        let Err(failed) = session.send(&message, &setting.limits).await else { return Ok(()) };
         if failed.is_lost() {
             return Err(MigrationError::Lost { name: it.name.clone(), said: failed.said() });
         }
         // A message that does not parse begins nothing. If ending the failed transaction fails, the next statement says why.
         if failed.completed > 0 {
-            let _ = sqlx::raw_sql("ROLLBACK").execute(&mut *session).await;
+            let _ = sqlx::raw_sql("ROLLBACK").execute(&mut session.connection).await;
         }
         if attempt > setting.limits.lock_retries || !failed.worth_another_try() {
             return Err(failed.locate(it, &message));
         }
         let wait = wait_before(attempt);
-        (setting.on_retry)(attempt, wait);
+        (setting.on_retry)(attempt, wait, &failed.blockers);
         tokio::time::sleep(wait).await;
     }
 }
 
-/// Doubles from [`FIRST_WAIT`] up to [`LONGEST_WAIT`], each between half and all of that by chance, so that two runs that
-/// are in each other's way part.
-fn wait_before(attempt: u32) -> Duration {
-    let full = FIRST_WAIT.saturating_mul(1 << (attempt - 1).min(16)).min(LONGEST_WAIT);
-    full.mul_f64(rand::random_range(0.5..1.0))
-}
-
 /// Each statement on its own, between a ledger row that says what is intended and one that says that it is done.
-async fn one_by_one(session: &mut PgConnection, it: &Migration, setting: &Setting<'_>) -> Result<(), MigrationError> {
-    let intent = if setting.has_ledger { String::new() } else { ledger::CREATE.to_owned() };
-    ours(session, it, intent + &setting.author.started(it.into())).await?;
-    let (lock, statement) = (setting.limits.lock_timeout.as_millis(), setting.limits.statement_timeout.as_millis());
-    ours(session, it, format!("SET lock_timeout = {lock}; SET statement_timeout = {statement}")).await?;
+async fn one_by_one(session: &mut Session<'_>, it: &Migration, setting: &Setting<'_>) -> Result<(), MigrationError> {
+    let create = if setting.has_ledger { ledger::ADD_PROGRESS } else { ledger::CREATE };
+    let (intent, limits) = (setting.author.started(it.into()), setting.limits.set());
+    ours(session, it, format!("{FRESH}{limits} BEGIN; {create}{intent}; COMMIT;")).await?;
     let body = sendable(it);
-    for range in &statements::split(&body).unwrap_or_default() {
+    for (done, range) in statements::split(&body).unwrap_or_default().iter().enumerate() {
+        if done > 0 {
+            // A role that the file made current may not be allowed to: what is known is a lower bound.
+            let _ = ours(session, it, setting.author.progressed(&it.name, done)).await;
+        }
         let message = Message { before: "", body: &body[range.start..range.end], after: "" };
-        if let Err(failed) = message.send(session).await {
+        let sent = if concurrently::is(range.kind) {
+            create_index(session, it, setting, &message).await?
+        } else {
+            session.send(&message, &setting.limits).await
+        };
+        if let Err(failed) = sent {
             return Err(failed.locate_at(it, &body, range.start));
         }
     }
-    ours(session, it, format!("{OURSELVES} RESET ALL; {}", setting.author.finished(&it.name))).await
+    ours(session, it, format!("{OURSELVES} RESET ALL; {limits} {}", setting.author.finished(&it.name))).await
+}
+
+/// `CREATE INDEX CONCURRENTLY`, with a budget of its own, and without leaving an invalid index behind.
+async fn create_index(
+    session: &mut Session<'_>,
+    it: &Migration,
+    setting: &Setting<'_>,
+    message: &Message<'_>,
+) -> Result<Result<(), Failed>, MigrationError> {
+    let older = session.watch.old_transactions(&mut session.connection).await;
+    if !older.is_empty() {
+        (setting.on_older)(&older);
+    }
+    let before = concurrently::look(&mut session.connection, message.body).await;
+    ours(session, it, concurrently::budget(&setting.limits)).await?;
+    let mut sent = session.send(message, &setting.limits).await;
+    match (&mut sent, before) {
+        (Err(failed), Some(before)) if !failed.is_lost() => {
+            failed.left = before.tidy(&mut session.connection, &setting.limits).await.sentence();
+        }
+        (Ok(()), Some(before)) => {
+            if let Some(index) = before.taken_for_done(&mut session.connection).await {
+                return Err(MigrationError::Invalid { name: it.name.clone(), path: it.path.clone(), index });
+            }
+        }
+        _ => {}
+    }
+    ours(session, it, setting.limits.set()).await?;
+    Ok(sent)
 }
 
 /// A statement of ours around the migration.
-async fn ours(session: &mut PgConnection, it: &Migration, sql: String) -> Result<(), MigrationError> {
-    match sqlx::raw_sql(made(sql)).execute(session).await {
+async fn ours(session: &mut Session<'_>, it: &Migration, sql: String) -> Result<(), MigrationError> {
+    match sqlx::raw_sql(made(sql)).execute(&mut session.connection).await {
         Ok(_) => Ok(()),
         Err(error) => Err(MigrationError::Ledger { name: it.name.clone(), said: Said::from(&error) }),
     }
@@ -235,6 +290,9 @@ struct Message<'a> {
 struct Failed {
     error: sqlx::Error,
     completed: usize,
+    blockers: Vec<Blocker>,
+    /// What it left, in a sentence.
+    left: String,
 }
 
 impl Message<'_> {
@@ -247,7 +305,7 @@ impl Message<'_> {
                 Ok(Some(sqlx::Either::Left(_))) => completed += 1,
                 Ok(Some(sqlx::Either::Right(_))) => {}
                 Ok(None) => return Ok(()),
-                Err(error) => return Err(Failed { error, completed }),
+                Err(error) => return Err(Failed { error, completed, blockers: Vec::new(), left: String::new() }),
             }
         }
     }
@@ -302,12 +360,10 @@ impl Failed {
     fn at(self, it: &Migration, body: &str, at: usize) -> MigrationError {
         let (line, column) = statements::line_column(body, at);
         let said = self.said();
+        let waited = !self.blockers.is_empty();
         let help = match said.state.as_deref() {
-            Some("55P03") => format!(
-                "Another session held a lock on every try. Find it in pg_stat_activity, or raise lock_timeout and \
-                 lock_retries for `{}`.",
-                it.name
-            ),
+            Some("55P03" | "40P01") => in_the_way(&self.blockers, it),
+            Some("57014") if waited => waited_for(&self.blockers, it),
             _ => "Correct the file before the next `migrate apply`.".into(),
         };
         let shown = shown(&it.path);
@@ -319,26 +375,32 @@ impl Failed {
             column,
             text: NamedSource::new(shown, body.to_owned()),
             place: (at, length.min(body.len() - at)).into(),
-            help,
+            help: self.left + &help,
+            blockers: self.blockers,
             said,
         }))
     }
 }
 
-fn shown(path: &Path) -> String {
-    path.display().to_string()
+fn in_the_way(blockers: &[Blocker], it: &Migration) -> String {
+    let found: String = blockers.iter().map(|it| format!("\n  {it}")).collect();
+    let seen = if found.is_empty() { " It could not be seen which.".into() } else { format!(" On the last:{found}\n") };
+    format!(
+        "Other sessions were in the way on every try.{seen}Wait for them or end them (pg_terminate_backend), or give `{}` a \
+         longer `-- migrate:lock-timeout`, or its run more lock_retries.",
+        it.name
+    )
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn waited_for(blockers: &[Blocker], it: &Migration) -> String {
+    let found: String = blockers.iter().map(|it| format!("\n  {it}")).collect();
+    format!(
+        "It ran out of time while it waited for other sessions:{found}\nWait for them or end them (pg_terminate_backend), \
+         or give `{}` a longer `-- migrate:statement-timeout`.",
+        it.name
+    )
+}
 
-    #[test]
-    fn waits_grow_and_stay_within_their_limit() {
-        for attempt in 1..40 {
-            let full = FIRST_WAIT.saturating_mul(1 << (attempt - 1).min(16)).min(LONGEST_WAIT);
-            let wait = wait_before(attempt);
-            assert!(wait <= full && wait >= full / 2, "{attempt}: {wait:?} of {full:?}");
-        }
-    }
+fn shown(path: &Path) -> String {
+    path.display().to_string()
 }

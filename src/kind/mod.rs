@@ -1,8 +1,11 @@
 //! The kinds of step: files in, effect on a database out.
 
 pub mod alembic;
+pub mod blockers;
 pub mod command;
+mod concurrently;
 pub mod copy;
+pub mod limits;
 pub mod migration;
 pub mod next;
 pub mod program;
@@ -18,6 +21,7 @@ pub use read_error::ReadError;
 
 use crate::journal::ledger::Unit;
 use crate::names::DatabaseName;
+use crate::sql::directives::Budget;
 
 /// What a step does. A closed set: the compiler lists every place to visit when another kind arrives.
 #[derive(Debug, Clone)]
@@ -118,6 +122,8 @@ pub struct Migration {
     pub irreversible: bool,
     /// False after `-- migrate:no-transaction`.
     pub transactional: bool,
+    /// Limits of its own.
+    pub budget: Budget,
 }
 
 impl<'a> From<&'a Migration> for Unit<'a> {
@@ -144,6 +150,8 @@ pub struct Down {
     pub first_line: usize,
     /// False after a `-- migrate:no-transaction` in the way back itself.
     pub transactional: bool,
+    /// Limits of its own.
+    pub budget: Budget,
 }
 
 /// `kind = "copy"`.

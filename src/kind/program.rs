@@ -8,7 +8,7 @@ use crate::names::RunId;
 use crate::outside::child::Program;
 use crate::outside::secret::Secret;
 
-use super::migration::Limits;
+use super::limits::Limits;
 
 /// Where and with what a program of a step runs. Its environment is made from nothing but what the step declares, and PATH,
 /// HOME and LANG: no stray variable sends it to another database.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::kind::sql::read_text;
 use crate::sql::checksum::checksum;
+use crate::sql::directives::Budget;
 
 use super::program::Surroundings;
 use super::{Migration, ReadError};
@@ -73,6 +74,7 @@ fn read_module(dir: &Path, shown: &Path, module: &str) -> Result<Migration, Read
         up: text,
         down: None,
         irreversible: false,
+        budget: Budget::default(),
         transactional: false,
     })
 }

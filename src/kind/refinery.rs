@@ -105,8 +105,16 @@ fn migration(path: &Path, shown: PathBuf) -> Result<(refinery_core::Migration, M
     let parsed = parse(&name, &text).map_err(|rule| ReadError::Name { file: shown.clone(), rule, help: NAMING })?;
     check(without_bom(&text)).map_err(|error| ReadError::text(&shown, without_bom(&text), error))?;
     let checksum = checksum(&text);
-    let migration =
-        Migration { name, path: shown, checksum, up: text, down: None, irreversible: false, transactional: true };
+    let migration = Migration {
+        name,
+        path: shown,
+        checksum,
+        up: text,
+        down: None,
+        irreversible: false,
+        transactional: true,
+        budget: directives::Budget::default(),
+    };
     Ok((parsed, migration))
 }
 

@@ -138,6 +138,7 @@ fn row(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::directives::Budget;
 
     fn file(name: &str, up: &str) -> Migration {
         Migration {
@@ -148,6 +149,7 @@ mod tests {
             down: None,
             irreversible: false,
             transactional: true,
+            budget: Budget::default(),
         }
     }
 

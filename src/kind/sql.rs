@@ -138,6 +138,7 @@ impl Folder<'_> {
             down: beside.or(below),
             irreversible: parts.irreversible.is_some(),
             transactional: !parts.up.no_transaction,
+            budget: parts.up.budget,
             path: file,
         })
     }
@@ -179,6 +180,7 @@ fn down_part(file: &Path, text: &str, part: &Part, whole: &'static str) -> Resul
         checksum: checksum(&text[part.range.clone()]),
         first_line: part.first_line,
         transactional: !part.no_transaction,
+        budget: part.budget,
     })
 }
 

@@ -25,8 +25,8 @@ use toml::Spanned;
 use self::file::PlanFile;
 use self::problem::Problem;
 pub use self::problem::{Invalid, PlanError};
-use self::tables::{CheckTable, StepTable, TableTable, Time, Work};
-use crate::kind::migration::Limits;
+use self::tables::{CheckTable, StepTable, TableTable, Time, Wait, Work};
+use crate::kind::limits::Limits;
 use crate::kind::{self, Copy, Files, Kind, Migration, TableRef};
 use crate::lint::Allowed;
 use crate::names::{DatabaseName, StepName, TargetName};
@@ -282,7 +282,7 @@ impl PlanFile {
         RunSettings {
             on_failure: run.on_failure.unwrap_or(OnFailure::Rollback),
             parallel: run.parallel.as_ref().map_or(4, |it| usize::try_from(*it.get_ref()).unwrap_or(usize::MAX)),
-            lock_timeout: run.lock_timeout.map_or(Duration::from_secs(4), |Time(it)| it),
+            lock_timeout: run.lock_timeout.map_or(Duration::from_secs(4), |Wait(it)| it),
             lock_retries: run.lock_retries.unwrap_or(8),
             statement_timeout: run.statement_timeout.map_or(Duration::ZERO, |Time(it)| it),
         }
@@ -316,7 +316,7 @@ fn step(table: &StepTable) -> Step {
         name: table.name.get_ref().clone(),
         database: table.database.get_ref().clone(),
         after: table.after.iter().map(|it| it.get_ref().clone()).collect(),
-        lock_timeout: table.lock_timeout.map(|Time(it)| it),
+        lock_timeout: table.lock_timeout.map(|Wait(it)| it),
         statement_timeout: table.statement_timeout.map(|Time(it)| it),
         kind: kind(table, Vec::new()),
     }

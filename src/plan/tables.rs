@@ -13,6 +13,7 @@ use super::{OnFailure, Retention, When};
 use crate::kind::alembic::AlembicMode;
 use crate::kind::command::RunWhen;
 use crate::names::{DatabaseName, StepName, TargetName};
+use crate::sql::duration;
 
 /// The keys at the top; those of [`IgnoredAny`] are read on their own, under names that messages can use.
 #[derive(Deserialize)]
@@ -60,7 +61,7 @@ pub(super) struct RunTable {
     pub(super) freeze: Option<Spanned<FreezeWord>>,
     pub(super) on_failure: Option<OnFailure>,
     pub(super) parallel: Option<Spanned<u32>>,
-    pub(super) lock_timeout: Option<Time>,
+    pub(super) lock_timeout: Option<Wait>,
     pub(super) lock_retries: Option<u32>,
     pub(super) statement_timeout: Option<Time>,
 }
@@ -104,7 +105,7 @@ pub(super) struct StepTable {
     pub(super) name: Spanned<StepName>,
     pub(super) database: Spanned<DatabaseName>,
     pub(super) after: Vec<Spanned<StepName>>,
-    pub(super) lock_timeout: Option<Time>,
+    pub(super) lock_timeout: Option<Wait>,
     pub(super) statement_timeout: Option<Time>,
     pub(super) work: Work,
 }
@@ -175,7 +176,7 @@ pub(super) struct FilesStep {
     _kind: IgnoredAny,
     #[serde(default)]
     pub(super) after: Vec<Spanned<StepName>>,
-    pub(super) lock_timeout: Option<Time>,
+    pub(super) lock_timeout: Option<Wait>,
     pub(super) statement_timeout: Option<Time>,
     pub(super) dir: Spanned<String>,
 }
@@ -189,7 +190,7 @@ pub(super) struct CopyStep {
     _kind: IgnoredAny,
     #[serde(default)]
     pub(super) after: Vec<Spanned<StepName>>,
-    pub(super) lock_timeout: Option<Time>,
+    pub(super) lock_timeout: Option<Wait>,
     pub(super) statement_timeout: Option<Time>,
     pub(super) from: TableTable,
     pub(super) to: ToTable,
@@ -207,7 +208,7 @@ pub(super) struct AlembicStep {
     _kind: IgnoredAny,
     #[serde(default)]
     pub(super) after: Vec<Spanned<StepName>>,
-    pub(super) lock_timeout: Option<Time>,
+    pub(super) lock_timeout: Option<Wait>,
     pub(super) statement_timeout: Option<Time>,
     pub(super) dir: Spanned<String>,
     #[serde(default)]
@@ -228,7 +229,7 @@ pub(super) struct PythonStep {
     _kind: IgnoredAny,
     #[serde(default)]
     pub(super) after: Vec<Spanned<StepName>>,
-    pub(super) lock_timeout: Option<Time>,
+    pub(super) lock_timeout: Option<Wait>,
     pub(super) statement_timeout: Option<Time>,
     pub(super) dir: Spanned<String>,
     #[serde(default)]
@@ -249,7 +250,7 @@ pub(super) struct CommandStep {
     _kind: IgnoredAny,
     #[serde(default)]
     pub(super) after: Vec<Spanned<StepName>>,
-    pub(super) lock_timeout: Option<Time>,
+    pub(super) lock_timeout: Option<Wait>,
     pub(super) statement_timeout: Option<Time>,
     pub(super) dir: Option<Spanned<String>>,
     #[serde(default)]
@@ -310,35 +311,46 @@ pub(super) struct CheckTable {
 #[serde(try_from = "String")]
 pub(super) struct Time(pub(super) Duration);
 
-/// PostgreSQL keeps these settings as milliseconds in 31 bits.
-const LONGEST_MS: u64 = i32::MAX as u64;
+/// A [`Time`] that ends: one that a statement may wait for a lock, with every other query on the table behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Wait(pub(super) Duration);
 
 impl TryFrom<String> for Time {
     type Error = NotATime;
 
     fn try_from(text: String) -> Result<Self, NotATime> {
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let unit = match &text[digits..] {
-            "ms" => Some(1),
-            "s" => Some(1000),
-            "m" => Some(60_000),
-            "h" => Some(3_600_000),
-            "" if text == "0" => Some(1),
-            _ => None,
-        };
-        let number: Option<u64> = text[..digits].parse().ok();
-        let ms = number.zip(unit).and_then(|(number, unit)| number.checked_mul(unit)).filter(|ms| *ms <= LONGEST_MS);
-        ms.map(|ms| Self(Duration::from_millis(ms))).ok_or(NotATime(text))
+        duration::parse(&text).map(Self).ok_or(NotATime::Unreadable(text))
     }
 }
 
-pub(super) struct NotATime(String);
+impl TryFrom<String> for Wait {
+    type Error = NotATime;
+
+    fn try_from(text: String) -> Result<Self, NotATime> {
+        let Time(time) = Time::try_from(text.clone())?;
+        if time.is_zero() { Err(NotATime::Endless(text)) } else { Ok(Self(time)) }
+    }
+}
+
+pub(super) enum NotATime {
+    Unreadable(String),
+    Endless(String),
+}
 
 impl fmt::Display for NotATime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let help =
-            "Write a whole number and `ms`, `s`, `m` or `h`, as in `\"4s\"`, up to 24 days; `\"0\"` is for ever.";
-        f.write_str(&with_help(format_args!("`{}` is not a duration", self.0), help))
+        let text = match self {
+            Self::Unreadable(text) => {
+                let help = format!("{} `\"0\"` is for ever.", duration::HELP);
+                with_help(format_args!("`{text}` is not a duration"), &help)
+            }
+            Self::Endless(text) => with_help(
+                format_args!("`{text}` would wait for ever"),
+                "Write how long a statement may wait for a lock, as in `\"4s\"`: every query that comes after it waits behind it.",
+            ),
+        };
+        f.write_str(&text)
     }
 }
 

@@ -105,6 +105,8 @@ fn the_form_of_the_file() {
         "7: `parallel` of `[run]`: a number with a point stands where a whole number belongs",
     );
     check("[run]\nlock_timeout = \"4 seconds\"", "7: `lock_timeout` of `[run]`: `4 seconds` is not a duration");
+    check("[run]\nlock_timeout = \"0\"", "7: `lock_timeout` of `[run]`: `0` would wait for ever");
+    check("[run]\nlock_timeout = \"0s\"", "7: `lock_timeout` of `[run]`: `0s` would wait for ever");
     check("[run]\nlock_timeout = \"4\"", "7: `lock_timeout` of `[run]`: `4` is not a duration");
     check(
         "[run]\nlock_timeout = 4",
@@ -264,6 +266,10 @@ fn steps() {
     check(
         &sql("dir = \"migrations/a\"\nlock_timeout = \"soon\""),
         "11: `lock_timeout` of the `sql` step `x`: `soon` is not a duration",
+    );
+    check(
+        &sql("dir = \"migrations/a\"\nlock_timeout = \"0\""),
+        "11: `lock_timeout` of the `sql` step `x`: `0` would wait for ever",
     );
     check(&sql("dir = \"\""), "10: `dir` of step `x` is empty");
     check(

@@ -11,7 +11,7 @@ use crate::failure::{Blame, Failure, OrFail, list};
 use crate::journal::Journal;
 use crate::journal::entry::{Command, Fact, Identity, Outcome};
 use crate::journal::ledger::{Author, CREATE};
-use crate::kind::migration::{self, MigrationError, Setting};
+use crate::kind::migration::{self, MigrationError, Session, Setting};
 use crate::kind::{Kind, Migration, alembic, refinery_history};
 use crate::names::{DatabaseName, RunId, StepName};
 use crate::outside::clock;
@@ -396,7 +396,8 @@ async fn prove_one(
     let mut maintenance =
         connect(&database.url.with_dbname(MAINTENANCE), "migrate baseline").await.map_err(failed(name))?;
     create_like(&mut maintenance, &properties, scratch).await.map_err(failed(name))?;
-    let mut session = connect(&database.url.with_dbname(scratch), "migrate baseline").await.map_err(failed(name))?;
+    let beside = database.url.with_dbname(scratch);
+    let mut session = Session::open(&beside, "migrate baseline").await.map_err(failed(name))?;
     let run = RunId::generate(clock::now());
     let mut has_ledger = false;
     for it in adoptions {
@@ -415,7 +416,8 @@ async fn prove_one(
                 before: &[],
                 also: &[],
                 limits: plan.limits(step),
-                on_retry: &|_, _| (),
+                on_retry: &|_, _, _| (),
+                on_older: &|_| (),
             };
             let unprovable = |source| BaselineError::Unprovable { database: name.clone(), source };
             migration::apply(&mut session, file, &setting).await.map_err(unprovable)?;
@@ -423,7 +425,7 @@ async fn prove_one(
         }
     }
     let is = Catalog::read(&mut live).await.map_err(failed(name))?;
-    let made = Catalog::read(&mut session).await.map_err(failed(name))?;
+    let made = Catalog::read(&mut session.connection).await.map_err(failed(name))?;
     let differences: Vec<String> = differences(&is, &made);
     if differences.is_empty() {
         return Ok(());

@@ -229,9 +229,9 @@ async fn one(context: &Context<'_>, step: &Step, unit: &Migration, program: &Pro
         Kind::Command(_) => author.started_again(unit.into()),
         _ => author.started(unit.into()),
     };
-    sql(&mut session, step, "recording what is intended", create.to_owned() + &intent).await?;
+    sql(&mut session.connection, step, "recording what is intended", create.to_owned() + &intent).await?;
     run(context, step, &unit.name, program).await?;
-    sql(&mut session, step, "recording what was done", author.finished(&unit.name)).await?;
+    sql(&mut session.connection, step, "recording what was done", author.finished(&unit.name)).await?;
     applied(context, step, unit, begun);
     Ok(())
 }
@@ -252,7 +252,7 @@ async fn command(context: &Context<'_>, step: &Step, it: &Command, mine: &mut Ve
     let begun = Instant::now();
     if took_effect(context, step, it, unit).await? {
         sql(
-            &mut session(step, context).await?,
+            &mut session(step, context).await?.connection,
             step,
             "recording what was done",
             context.author(step).finished(&unit.name),
@@ -277,7 +277,7 @@ async fn took_effect(context: &Context<'_>, step: &Step, it: &Command, unit: &Mi
     )
     .bind(step.name.as_str())
     .bind(&unit.name)
-    .fetch_one(&mut session)
+    .fetch_one(&mut session.connection)
     .await
     .map_err(query_error("looking for a command that was cut off"))
     .map_err(failed)?;
@@ -285,7 +285,7 @@ async fn took_effect(context: &Context<'_>, step: &Step, it: &Command, unit: &Mi
         return Ok(false);
     }
     let answer: Option<bool> = sqlx::query_scalar(made(probe.clone()))
-        .fetch_one(&mut session)
+        .fetch_one(&mut session.connection)
         .await
         .map_err(query_error(format!("the probe of step `{}`", step.name)))
         .map_err(failed)?;
@@ -353,7 +353,7 @@ async fn online(
     let author = context.author(step);
     let create = if context.has_ledger(&step.database) { "" } else { CREATE };
     let intents: Vec<String> = units.iter().map(|unit| author.started((*unit).into())).collect();
-    sql(&mut session, step, "recording what is intended", create.to_owned() + &intents.join(";\n")).await?;
+    sql(&mut session.connection, step, "recording what is intended", create.to_owned() + &intents.join(";\n")).await?;
     let limits = context.plan.limits(step);
     let program = it.surroundings.program(it.upgrade(&last.name), &limits, Some(context.journal.run()));
     let result = run(context, step, &last.name, &program).await;
@@ -362,7 +362,7 @@ async fn online(
     for unit in units {
         rows.push(if has.contains(&unit.name) { author.finished(&unit.name) } else { author.not_done(&unit.name) });
     }
-    sql(&mut session, step, "recording what was done", rows.join(";\n")).await?;
+    sql(&mut session.connection, step, "recording what was done", rows.join(";\n")).await?;
     for unit in units.iter().filter(|unit| has.contains(&unit.name)) {
         applied(context, step, unit, begun);
         mine.push(unit.name.clone());
@@ -380,6 +380,6 @@ async fn online(
 async fn has_now(context: &Context<'_>, step: &Step, revisions: &Revisions) -> Partly<BTreeSet<String>> {
     let failed = |source| (StepError::Database { database: step.database.clone(), source }, true);
     let mut session = session(step, context).await?;
-    let current = alembic::current(&mut session).await.map_err(failed)?;
+    let current = alembic::current(&mut session.connection).await.map_err(failed)?;
     Ok(revisions.applied(&current).unwrap_or_default())
 }

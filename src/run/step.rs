@@ -12,8 +12,9 @@ use crate::event::Event;
 use crate::journal::entry::Fact;
 use crate::journal::ledger::{Author, Unit};
 use crate::journal::{Journal, JournalError};
+use crate::kind::blockers::Blocker;
 use crate::kind::copy::{self, CopyError};
-use crate::kind::migration::{self, MigrationError, Setting};
+use crate::kind::migration::{self, MigrationError, Session, Setting};
 use crate::kind::refinery_history::{self, Disagrees};
 use crate::kind::{Copy, Kind, Migration};
 use crate::names::{DatabaseName, StepName};
@@ -117,6 +118,11 @@ impl<'a> Context<'a> {
         let has = |name: &&DatabaseName| survey.found(name).is_some_and(|it| it.has_ledger);
         let has_ledger = survey.databases.keys().filter(has).cloned().collect();
         Self { world, plan, journal, store, has_ledger: Mutex::new(has_ledger), ended: Mutex::default() }
+    }
+
+    /// What our sessions call themselves.
+    pub(super) fn application(&self) -> String {
+        format!("migrate {}", self.journal.run())
     }
 
     pub(super) fn author(&self, step: &Step) -> Author {
@@ -267,9 +273,9 @@ pub fn names(step: &Step, state: &StepState) -> Vec<String> {
 /// An error, and whether the database may have been changed by what failed.
 pub(super) type Partly<T> = Result<T, (StepError, bool)>;
 
-pub(super) async fn session(step: &Step, context: &Context<'_>) -> Partly<PgConnection> {
+pub(super) async fn session<'a>(step: &Step, context: &Context<'a>) -> Partly<Session<'a>> {
     let url = &context.plan.databases[&step.database].url;
-    let opened = connect(url, &format!("migrate {}", context.journal.run())).await;
+    let opened = Session::open(url, &context.application()).await;
     opened.map_err(|source| (StepError::Database { database: step.database.clone(), source }, false))
 }
 
@@ -295,17 +301,25 @@ pub(super) async fn apply_files(
 async fn apply_file(
     context: &Context<'_>,
     step: &Step,
-    session: &mut PgConnection,
+    session: &mut Session<'_>,
     file: &Migration,
     before: &[String],
     also: &[String],
 ) -> Partly<()> {
-    let retry = |attempt, wait: Duration| {
+    let retry = |attempt, wait: Duration, blockers: &[Blocker]| {
         context.world.tell(Event::LockMissed {
             database: step.database.clone(),
             name: file.name.clone(),
             attempt,
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            blockers: blockers.iter().map(Blocker::to_string).collect(),
+        });
+    };
+    let older = |older: &[Blocker]| {
+        context.world.tell(Event::OlderTransactions {
+            database: step.database.clone(),
+            name: file.name.clone(),
+            transactions: older.iter().map(Blocker::to_string).collect(),
         });
     };
     let setting = Setting {
@@ -313,8 +327,9 @@ async fn apply_file(
         has_ledger: context.has_ledger(&step.database),
         before,
         also,
-        limits: context.plan.limits(step),
+        limits: context.plan.limits(step).with(file.budget),
         on_retry: &retry,
+        on_older: &older,
     };
     match migration::apply(session, file, &setting).await {
         Ok(took) => {
@@ -343,7 +358,7 @@ async fn apply_refinery(
 ) -> Partly<()> {
     let database = || step.database.clone();
     let mut session = session(step, context).await?;
-    let history = refinery_history::history(&mut session, files).await;
+    let history = refinery_history::history(&mut session.connection, files).await;
     let history = history.map_err(|source| (StepError::Database { database: database(), source }, false))?;
     let history = history.map_err(|source| (StepError::Refinery { database: database(), source }, false))?;
     for pending in &history.pending {
@@ -359,6 +374,11 @@ async fn apply_refinery(
     Ok(())
 }
 
+async fn open(context: &Context<'_>, database: &DatabaseName) -> Partly<PgConnection> {
+    let opened = connect(&context.plan.databases[database].url, &context.application()).await;
+    opened.map_err(|source| (StepError::Database { database: database.clone(), source }, false))
+}
+
 async fn apply_copy(context: &Context<'_>, step: &Step, copy: &Copy, mine: &mut Vec<String>) -> Partly<()> {
     let begun = Instant::now();
     // A session that is lost while it commits leaves it open whether it did.
@@ -366,11 +386,8 @@ async fn apply_copy(context: &Context<'_>, step: &Step, copy: &Copy, mine: &mut 
         let changed = matches!(source, CopyError::Commit { .. });
         (StepError::Copy { database: step.database.clone(), step: step.name.clone(), source }, changed)
     };
-    let mut target = session(step, context).await?;
-    let source_url = &context.plan.databases[&copy.from.database].url;
-    let source = connect(source_url, &format!("migrate {}", context.journal.run())).await;
-    let mut source =
-        source.map_err(|source| (StepError::Database { database: copy.from.database.clone(), source }, false))?;
+    let mut target = open(context, &step.database).await?;
+    let mut source = open(context, &copy.from.database).await?;
     let text = copy.definition();
     let digest = checksum(&text);
     let unit = Unit { name: &copy.to.table, checksum: &digest, up: Some(&text), down: None };

@@ -124,6 +124,8 @@ pub enum Drift {
         name: String,
         /// In which run.
         run: String,
+        /// So many of its statements are known to have ended.
+        ended: Option<i32>,
     },
     /// What refinery itself says.
     Refinery(String),
@@ -173,8 +175,9 @@ impl std::fmt::Display for Drift {
             Self::OutOfOrder { name, path, applied } => {
                 write!(f, "`{name}` ({}) is pending, and sorts before `{applied}`, which is applied", path.display())
             }
-            Self::Interrupted { name, run } => {
-                write!(f, "`{name}` was begun in run {run}, and the ledger does not say that it ended")
+            Self::Interrupted { name, run, ended } => {
+                write!(f, "`{name}` was begun in run {run}, and the ledger does not say that it ended")?;
+                ended.map_or(Ok(()), |ended| write!(f, "; statements known to have ended: {ended}"))
             }
             Self::Refinery(message) | Self::Alembic(message) => write!(f, "{message}"),
         }
@@ -339,7 +342,8 @@ fn look_at_command(it: &Command, rows: &[&Applied]) -> StepState {
             .is_some_and(|row| row.finished && it.migrations.first().is_some_and(|unit| unit.checksum == row.checksum)),
     };
     let cut_off = row.filter(|row| !row.finished && it.probe.is_none());
-    let drift = cut_off.map(|row| Drift::Interrupted { name: row.name.clone(), run: row.run.clone() });
+    let drift =
+        cut_off.map(|row| Drift::Interrupted { name: row.name.clone(), run: row.run.clone(), ended: row.progress });
     StepState {
         pending: if due { vec![0] } else { Vec::new() },
         drift: drift.into_iter().collect(),
@@ -375,7 +379,8 @@ fn drift_of(files: &[Migration], rows: &[&Applied]) -> StepState {
         match files.iter().find(|file| file.name == row.name) {
             None => drift.push(Drift::Missing { name: row.name.clone() }),
             Some(_) if !row.finished => {
-                drift.push(Drift::Interrupted { name: row.name.clone(), run: row.run.clone() });
+                let (name, run, ended) = (row.name.clone(), row.run.clone(), row.progress);
+                drift.push(Drift::Interrupted { name, run, ended });
             }
             Some(file) if file.checksum != row.checksum => drift.push(Drift::Changed {
                 name: row.name.clone(),
@@ -500,6 +505,7 @@ impl Survey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::directives::Budget;
 
     fn file(name: &str, checksum: &str) -> Migration {
         Migration {
@@ -510,6 +516,7 @@ mod tests {
             down: None,
             irreversible: false,
             transactional: true,
+            budget: Budget::default(),
         }
     }
 
@@ -521,6 +528,7 @@ mod tests {
             run: "r".into(),
             finished,
             started_at: DateTime::UNIX_EPOCH,
+            progress: None,
         }
     }
 

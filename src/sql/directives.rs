@@ -3,17 +3,21 @@
 //! each directive speaks for the part that it stands in.
 
 use std::ops::Range;
+use std::time::Duration;
 
+use crate::sql::duration;
 use crate::sql::error::{Problem, SqlTextError};
 use crate::sql::statements::{LineComment, Statement, scan};
 
 const NO_TRANSACTION: &str = "no-transaction";
 const DOWN: &str = "down";
 const IRREVERSIBLE: &str = "irreversible";
+const LOCK_TIMEOUT: &str = "lock-timeout";
+const STATEMENT_TIMEOUT: &str = "statement-timeout";
 const ALLOW: &str = "allow";
-const KNOWN: [&str; 4] = [NO_TRANSACTION, DOWN, IRREVERSIBLE, ALLOW];
+const KNOWN: [&str; 6] = [NO_TRANSACTION, DOWN, IRREVERSIBLE, LOCK_TIMEOUT, STATEMENT_TIMEOUT, ALLOW];
 /// Words that a later version will know.
-const TO_COME: [&str; 4] = ["lock-timeout", "statement-timeout", "repeatable", "after"];
+const TO_COME: [&str; 2] = ["repeatable", "after"];
 
 /// A file, cut at `-- migrate:down`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +32,15 @@ pub struct Parts {
     pub irreversible: Option<Range<usize>>,
 }
 
+/// What a file says about how long its statements may wait and run. Where it says nothing, its step or the run does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Budget {
+    /// `-- migrate:lock-timeout 2s`; never zero.
+    pub lock_timeout: Option<Duration>,
+    /// `-- migrate:statement-timeout 5m`; zero is for ever.
+    pub statement_timeout: Option<Duration>,
+}
+
 /// One part of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
@@ -37,6 +50,8 @@ pub struct Part {
     pub first_line: usize,
     /// It runs outside a transaction.
     pub no_transaction: bool,
+    /// Its own limits.
+    pub budget: Budget,
     /// Its statements; their places are counted from the start of the part.
     pub statements: Vec<Statement>,
 }
@@ -99,10 +114,13 @@ impl Part {
         statements: Vec<Statement>,
         directives: &[Directive<'_>],
     ) -> Result<Self, SqlTextError> {
-        let here = directives.iter().filter(|it| it.name == NO_TRANSACTION && range.contains(&it.start));
-        let no_transaction = unique(text, here)?.is_some();
+        let here: Vec<_> = directives.iter().filter(|it| range.contains(&it.start)).collect();
+        let only = |name| unique(text, here.iter().copied().filter(move |it| it.name == name));
+        let no_transaction = only(NO_TRANSACTION)?.is_some();
+        let time = |name| only(name).map(|found| found.and_then(|it| it.time));
+        let budget = Budget { lock_timeout: time(LOCK_TIMEOUT)?, statement_timeout: time(STATEMENT_TIMEOUT)? };
         let first_line = text[..range.start].matches('\n').count() + 1;
-        Ok(Self { range, first_line, no_transaction, statements })
+        Ok(Self { range, first_line, no_transaction, budget, statements })
     }
 }
 
@@ -129,9 +147,12 @@ pub fn refuse_all(text: &str, place: &'static str) -> Result<(), SqlTextError> {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Directive<'a> {
+struct Directive<'t> {
     name: &'static str,
-    argument: &'a str,
+    /// What follows the name.
+    argument: &'t str,
+    /// Of those that take one.
+    time: Option<Duration>,
     start: usize,
     end: usize,
 }
@@ -146,11 +167,11 @@ impl Directive<'_> {
     }
 }
 
-fn find<'a>(text: &'a str, comments: &[LineComment]) -> Result<Vec<Directive<'a>>, SqlTextError> {
+fn find<'t>(text: &'t str, comments: &[LineComment]) -> Result<Vec<Directive<'t>>, SqlTextError> {
     comments.iter().filter_map(|comment| directive(text, *comment).transpose()).collect()
 }
 
-fn directive<'a>(text: &'a str, comment: LineComment) -> Result<Option<Directive<'a>>, SqlTextError> {
+fn directive(text: &str, comment: LineComment) -> Result<Option<Directive<'_>>, SqlTextError> {
     let LineComment { start, end, nested } = comment;
     let Some((word, argument)) = named(&text[start..end]) else { return Ok(None) };
     let fail = |problem| Err(SqlTextError::new(text, start, end, problem));
@@ -165,11 +186,27 @@ fn directive<'a>(text: &'a str, comment: LineComment) -> Result<Option<Directive
     if nested {
         return fail(Problem::DirectiveInStatement(name));
     }
-    let directive = Directive { name, argument, start, end };
-    if name != ALLOW && !directive.argument.is_empty() {
-        return fail(Problem::DirectiveArgument { name, argument: directive.argument.to_owned() });
+    match argument_of(name, argument) {
+        Ok(time) => Ok(Some(Directive { name, argument, time, start, end })),
+        Err(problem) => fail(problem),
     }
-    Ok(Some(directive))
+}
+
+/// The time that a directive takes; none for one that takes nothing.
+fn argument_of(name: &'static str, argument: &str) -> Result<Option<Duration>, Problem> {
+    let given = || argument.to_owned();
+    if name == ALLOW {
+        return Ok(None);
+    }
+    if !matches!(name, LOCK_TIMEOUT | STATEMENT_TIMEOUT) {
+        let nothing = argument.is_empty().then_some(None);
+        return nothing.ok_or_else(|| Problem::DirectiveArgument { name, argument: given() });
+    }
+    match duration::parse(argument) {
+        None => Err(Problem::DirectiveTime { name, argument: given() }),
+        Some(Duration::ZERO) if name == LOCK_TIMEOUT => Err(Problem::DirectiveEndless(given())),
+        time => Ok(time),
+    }
 }
 
 /// Name and argument of `-- migrate:NAME ARGUMENT`. Near misses such as `-- Migrate: down` are taken for what they seem to
@@ -185,10 +222,10 @@ fn named(comment: &str) -> Option<(&str, &str)> {
     (meant || body.len() == rest.len()).then(|| (name, argument.trim()))
 }
 
-fn unique<'a, 'b: 'a>(
+fn unique<'a, 't: 'a>(
     text: &str,
-    mut directives: impl Iterator<Item = &'a Directive<'b>>,
-) -> Result<Option<&'a Directive<'b>>, SqlTextError> {
+    mut directives: impl Iterator<Item = &'a Directive<'t>>,
+) -> Result<Option<&'a Directive<'t>>, SqlTextError> {
     let first = directives.next();
     match directives.next() {
         Some(second) => Err(second.fail(text, Problem::DirectiveRepeated(second.name))),
@@ -291,9 +328,42 @@ mod tests {
         check_error("-- migrate:Down", 1, "`migrate:Down` is not a directive");
         check_error("select 1; -- migrate:nope", 1, "`migrate:nope` is not a directive");
         check_error("-- migrate:no_transaction", 1, "no_transaction");
-        for word in ["lock-timeout 2s", "statement-timeout 1h", "repeatable", "after a/b"] {
+        for word in ["repeatable", "after a/b"] {
             check_error(&format!(";\n-- migrate:{word}"), 2, "is not supported by this version of migrate");
         }
+    }
+
+    /// The limits of both parts, in milliseconds.
+    #[track_caller]
+    fn check_budgets(text: &str, up: (Option<u64>, Option<u64>), down: (Option<u64>, Option<u64>)) {
+        let parts = read(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let budget = |(lock, statement): (Option<u64>, Option<u64>)| Budget {
+            lock_timeout: lock.map(Duration::from_millis),
+            statement_timeout: statement.map(Duration::from_millis),
+        };
+        assert_eq!(parts.up.budget, budget(up), "{text}");
+        assert_eq!(parts.down.map(|it| it.budget).unwrap_or_default(), budget(down), "{text}");
+    }
+
+    #[test]
+    fn each_part_has_its_own_limits() {
+        let none = (None, None);
+        check_budgets("select 1;", none, none);
+        check_budgets("-- migrate:lock-timeout 2s\n;", (Some(2000), None), none);
+        check_budgets("-- migrate: statement-timeout   5m  \n;", (None, Some(300_000)), none);
+        let both = "-- migrate:lock-timeout 500ms\n-- migrate:statement-timeout 0\n;\n-- migrate:down\n";
+        check_budgets(both, (Some(500), Some(0)), none);
+        check_budgets(&format!("{both}-- migrate:lock-timeout 1h\n;"), (Some(500), Some(0)), (Some(3_600_000), None));
+    }
+
+    #[test]
+    fn limits_that_are_none_are_errors_with_their_line() {
+        check_error(";\n-- migrate:lock-timeout 0", 2, "`migrate:lock-timeout 0` would wait for ever");
+        check_error("-- migrate:lock-timeout 0ms", 1, "would wait for ever");
+        check_error("-- migrate:lock-timeout", 1, "`migrate:lock-timeout` wants a duration, and has ``");
+        check_error("\n\n-- migrate:statement-timeout soon", 3, "wants a duration, and has `soon`");
+        check_error("-- migrate:lock-timeout = 2s", 1, "wants a duration, and has `= 2s`");
+        check_error("-- migrate:lock-timeout 1s\n;\n-- migrate:lock-timeout 2s", 3, "second time");
     }
 
     #[test]

@@ -68,14 +68,14 @@ pub enum Problem {
     #[error("`migrate:{0}` is not a directive")]
     #[diagnostic(
         code("sql.directive_unknown"),
-        help("The directives are no-transaction, down, irreversible and allow.")
+        help("The directives are no-transaction, lock-timeout, statement-timeout, down, irreversible and allow.")
     )]
     DirectiveUnknown(String),
     /// A directive that is still to come.
     #[error("`migrate:{0}` is not supported by this version of migrate")]
     #[diagnostic(
         code("sql.directive_unsupported"),
-        help("The directives are no-transaction, down, irreversible and allow.")
+        help("The directives are no-transaction, lock-timeout, statement-timeout, down, irreversible and allow.")
     )]
     DirectiveUnsupported(String),
     /// An argument where none belongs.
@@ -87,6 +87,24 @@ pub enum Problem {
         /// What follows it.
         argument: String,
     },
+    /// Something else where a time belongs.
+    #[error("`migrate:{name}` wants a duration, and has `{argument}`")]
+    #[diagnostic(code("sql.directive_time"), help("{}", crate::sql::duration::HELP))]
+    DirectiveTime {
+        /// The directive.
+        name: &'static str,
+        /// What follows it.
+        argument: String,
+    },
+    /// A wait for a lock without an end.
+    #[error("`migrate:lock-timeout {0}` would wait for ever")]
+    #[diagnostic(
+        code("sql.directive_endless"),
+        help(
+            "Write how long a statement may wait for a lock, as in `2s`: every query that comes after it waits behind it."
+        )
+    )]
+    DirectiveEndless(String),
     /// The same directive twice.
     #[error("`migrate:{0}` stands here for the second time")]
     #[diagnostic(code("sql.directive_repeated"), help("Remove one of the two."))]

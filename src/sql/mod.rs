@@ -5,8 +5,10 @@
 
 pub mod checksum;
 pub mod directives;
+pub mod duration;
 pub mod error;
 mod head;
+pub mod index;
 pub mod place;
 pub mod quote;
 pub mod statements;

@@ -63,11 +63,11 @@ async fn a_file_that_was_overtaken_is_refused() {
 async fn a_file_that_was_interrupted_outside_a_transaction_is_refused() {
     let world = applied("drift_interrupted").await;
     world.file("migrations/a/004_index.sql", "-- migrate:no-transaction\ncreate index concurrently i on one (id);\n");
-    let row = "insert into migrate.ledger (step, name, kind, checksum, run, state, started_at, applied_by, tool_version) \
-               values ('a-schema', '004_index', 'sql', 'x', '20260101-000000-aaaaaa', 'started', now(), 'me', '0')";
+    let row = "insert into migrate.ledger (step, name, kind, checksum, run, state, started_at, applied_by, tool_version, progress) \
+               values ('a-schema', '004_index', 'sql', 'x', '20260101-000000-aaaaaa', 'started', now(), 'me', '0', 2)";
     world.sql("a", row).await;
-    let says =
-        "error: a: `004_index` was begun in run 20260101-000000-aaaaaa, and the ledger does not say that it ended";
+    let says = "error: a: `004_index` was begun in run 20260101-000000-aaaaaa, and the ledger does not say that it ended; \
+                statements known to have ended: 2";
     refused(&world, says, "004_index", "interrupted").await;
 }
 

@@ -1,5 +1,6 @@
 //! The kinds of step in a release, typed as a user types them: `sql`, `refinery`, `copy`.
 
+mod concurrently;
 mod copy;
 mod limits;
 mod refinery;

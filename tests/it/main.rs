@@ -24,6 +24,7 @@ mod programs;
 mod release;
 mod rollback;
 mod round_trip;
+mod round_trips;
 mod store;
 mod sync;
 mod world;

@@ -2,8 +2,14 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 
+use sqlx::PgConnection;
+
 use crate::harness::execute;
 use crate::world::{TestWorld, assert_same};
+
+/// As many further tries as it takes, or two.
+const UNTIL_IT_IS_HAD: &str = "[run]\nlock_retries = 20\n";
+const TWO_MORE: &str = "[run]\nlock_retries = 2\n";
 
 async fn world(hint: &str, limits: &str) -> TestWorld {
     let world = TestWorld::new(hint, &["a"]).await;
@@ -15,12 +21,18 @@ async fn world(hint: &str, limits: &str) -> TestWorld {
     world
 }
 
+async fn pid(session: &mut PgConnection) -> i32 {
+    sqlx::query_scalar("select pg_backend_pid()").fetch_one(session).await.expect("a number")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_is_released_in_time_is_had_on_another_try() {
-    let world = world("lock_retry", "lock_timeout = \"100ms\"\n[run]\nlock_retries = 20\n").await;
+    let world = world("lock_retry", &format!("lock_timeout = \"400ms\"\n{UNTIL_IT_IS_HAD}")).await;
     // A reader, as pg_dump is one: it is in the way of the ALTER alone.
     let mut reader = world.connect("a").await;
-    execute(&mut reader, "begin; select * from busy").await;
+    let pid = pid(&mut reader).await;
+    execute(&mut reader, "set application_name = 'a reader'; begin").await;
+    execute(&mut reader, "select *\n from busy").await;
     let mut child = world.start(&["apply", "--yes"]);
     let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
     let (mut said, mut line) = (String::new(), String::new());
@@ -30,6 +42,14 @@ async fn a_lock_that_is_released_in_time_is_had_on_another_try() {
         said += &line;
     }
     assert!(line.starts_with("  a: 001_alter did not get its lock (attempt 1), trying again in "), "{line}");
+    line.clear();
+    stderr.read_line(&mut line).expect("text");
+    let blocker = format!("    in the way: pid {pid}, user release, application a reader, idle in transaction, in a ");
+    assert!(line.starts_with(&blocker) && line.ends_with("s: select * from busy\n"), "{line}");
+    // Only one session of ours looks on.
+    let sessions = "select count(*) from pg_stat_activity where application_name like 'migrate %' and datname = \
+                    current_database()";
+    assert_eq!(world.value("a", sessions).await, "2");
     execute(&mut reader, "rollback").await;
     stderr.read_to_string(&mut said).expect("text");
     assert_eq!(child.wait().expect("it ran").code(), Some(0), "{said}");
@@ -39,13 +59,17 @@ async fn a_lock_that_is_released_in_time_is_had_on_another_try() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_is_never_had_fails_and_changes_nothing() {
-    let world = world("lock_never", "lock_timeout = \"50ms\"\n[run]\nlock_retries = 2\n").await;
+    let world = world("lock_never", &format!("lock_timeout = \"300ms\"\n{TWO_MORE}")).await;
     let before = world.fingerprints().await;
     let mut reader = world.connect("a").await;
     execute(&mut reader, "begin; select * from busy").await;
     let ran = world.run(&["apply", "--yes"]);
     ran.expect(1).says("(attempt 1)").says("(attempt 2)").says("SQLSTATE 55P03").ends("No database was changed.");
-    ran.says("`001_alter` failed at migrations/a/001_alter.sql:2:1").says("lock_timeout");
+    ran.says("`001_alter` failed at migrations/a/001_alter.sql:2:1").says("`-- migrate:lock-timeout`");
+    let pid = pid(&mut reader).await;
+    ran.says(&format!(
+        "help: Other sessions were in the way on every try. On the last:\n           pid {pid}, user release"
+    ));
     assert!(!ran.stderr.contains("(attempt 3)"), "two retries are three tries: {}", ran.stderr);
     execute(&mut reader, "rollback").await;
     assert_same(&before, &world.fingerprints().await);
@@ -70,4 +94,31 @@ async fn limits_hold_without_a_transaction_too() {
     let before = world.fingerprints().await;
     world.run(&["apply", "--yes"]).expect(3).says("SQLSTATE 57014");
     assert_same(&before, &world.fingerprints().await);
+}
+
+/// What a file says goes before its step, and that before the run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_has_limits_of_its_own() {
+    let world = world("limits_file", "statement_timeout = \"7s\"\n[run]\nlock_timeout = \"9s\"\n").await;
+    world.sql("a", "create table seen (what text)").await;
+    let look =
+        "insert into seen select current_setting('lock_timeout') || ' ' || current_setting('statement_timeout');\n";
+    world.file("migrations/a/001_alter.sql", look);
+    let own = format!("-- migrate:lock-timeout 2s\n-- migrate:statement-timeout 5m\n{look}");
+    world.file("migrations/a/002_own.sql", &own);
+    world.file("migrations/a/003_bare.sql", &format!("-- migrate:no-transaction\n{own}"));
+    world.file("migrations/a/004_none.sql", &format!("-- migrate:statement-timeout 0\n{look}"));
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    let seen = world.value("a", "select string_agg(what, ', ') from seen").await;
+    assert_eq!(seen, "9s 7s, 2s 5min, 2s 5min, 9s 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_wait_is_without_an_end() {
+    let world = world("limits_none", "lock_timeout = \"0\"\n").await;
+    world.run(&["plan"]).expect(64).says("`0` would wait for ever").says("plans/production.toml:14");
+    world.sql_plan("");
+    world.file("migrations/a/002_own.sql", "select 1;\n-- migrate:lock-timeout 0\n");
+    let ran = world.run(&["plan"]);
+    ran.expect(64).says("migrations/a/002_own.sql:2:1: `migrate:lock-timeout 0` would wait for ever");
 }

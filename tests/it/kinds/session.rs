@@ -50,10 +50,21 @@ async fn a_role_does_not_leak() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn temporary_tables_locks_and_statements_do_not_leak() {
-    let first = "create temp table passing (id int);\nselect pg_advisory_lock(7);\nprepare p as select 1;\nlisten c;\n";
-    let second = "insert into seen select format('%s %s %s %s', to_regclass('passing'), (select count(*) from pg_locks \
+    let first = "create temp table passing (id int);\nselect pg_advisory_lock(7);\nprepare p as select 1;\nlisten c;\n\
+                 declare held cursor with hold for select 1;\n";
+    let second = "insert into seen select format('%s %s %s %s %s', to_regclass('passing'), (select count(*) from pg_locks \
                   where locktype = 'advisory' and objid = 7 and pid = pg_backend_pid()), (select count(*) from \
-                  pg_prepared_statements), (select count(*) from pg_listening_channels()));\n";
+                  pg_prepared_statements), (select count(*) from pg_listening_channels()), \
+                  (select count(*) from pg_cursors));\n";
     let world = two("leak_temp", first, second).await;
-    assert_eq!(seen(&world).await, " 0 0 0");
+    assert_eq!(seen(&world).await, " 0 0 0 0");
+}
+
+/// The server reads the whole of a message before it does any of it: these must be as they were by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn how_a_text_is_read_does_not_leak() {
+    let first = "select set_config('standard_conforming_strings', 'off', false);\n\
+                 set client_encoding = 'latin1';\nset backslash_quote = off;\n";
+    let world = two("leak_reading", first, "insert into seen select 'a\\b \u{fc} ' || e'it\\'s';\n").await;
+    assert_eq!(seen(&world).await, "a\\b \u{fc} it's");
 }

@@ -99,7 +99,7 @@ async fn without_a_transaction_each_statement_is_its_own() {
     // Everything before the failure is there, and the intent is in the ledger.
     assert_eq!(world.value("a", "select count(*) || ' ' || f() from t").await, "2 1");
     assert_eq!(world.value("a", "select indisvalid from pg_index where indexrelid = 'i'::regclass").await, "true");
-    assert_eq!(world.value("a", "select state from migrate.ledger").await, "started");
+    assert_eq!(world.value("a", "select state || ' ' || progress from migrate.ledger").await, "started 5");
     let _ = world.run(&["rollback", "--yes"]).expect(0);
     assert_same(&before, &world.fingerprints().await);
 }
@@ -154,4 +154,17 @@ async fn a_way_back_by_snapshot_and_forward_again() {
     assert_same(&before, &world.fingerprints().await);
     let _ = world.run(&["apply", "--yes"]).expect(0);
     assert_eq!(world.value("a", rows).await, "1 1");
+}
+
+/// A ledger of an earlier version has no such column.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_ledger_learns_to_keep_progress() {
+    let world = world("sql_older_ledger", &[("001_t", "create table t (id int);\n")]).await;
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    world.sql("a", "alter table migrate.ledger drop column progress").await;
+    world.file("migrations/a/002_bare.sql", "-- migrate:no-transaction\nvacuum t;\nanalyze t;\n");
+    let _ = world.run(&["status"]).expect(0);
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    let rows = "select string_agg(name || ' ' || state || ' ' || coalesce(progress, 0), ', ' order by name) from migrate.ledger";
+    assert_eq!(world.value("a", rows).await, "001_t applied 0, 002_bare applied 1");
 }
