@@ -654,8 +654,8 @@ fn a_plan_file_that_is_not_there() {
 
 #[test]
 fn the_project_root_is_above_a_folder_called_plans() {
-    assert_eq!(project_root(Path::new("/work/plans/production.toml")), Path::new("/work"));
-    assert_eq!(project_root(Path::new("/work/release/production.toml")), Path::new("/work/release"));
+    assert_eq!(project_root(Path::new("/srv/plans/production.toml")), Path::new("/srv"));
+    assert_eq!(project_root(Path::new("/srv/release/production.toml")), Path::new("/srv/release"));
     assert_eq!(project_root(Path::new("plans/production.toml")), std::env::current_dir().expect("a folder"));
     assert_eq!(project_root(Path::new("/production.toml")), Path::new("/"));
 }

@@ -15,8 +15,9 @@ use crate::plan::{Plan, Step};
 use crate::world::World;
 
 use super::apply::refused;
+use super::drift::Drift;
 use super::lock::Locks;
-use super::survey::{Drift, Survey, survey};
+use super::survey::{Survey, survey};
 
 /// One migration of the plan, as people write it: `STEP/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq)]

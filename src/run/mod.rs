@@ -4,6 +4,7 @@ pub mod apply;
 mod back;
 pub mod baseline;
 pub mod doctor;
+pub mod drift;
 pub mod lock;
 pub mod mend;
 pub mod program_step;

@@ -1,0 +1,133 @@
+//! Where ledger and files disagree, and how that is said.
+
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+
+use crate::outside::clock;
+
+/// One disagreement between ledger and files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Drift {
+    /// A file is not what was applied.
+    Changed {
+        /// The migration.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+        /// In the file now.
+        file: String,
+        /// In the ledger.
+        ledger: String,
+        /// When it was applied.
+        at: DateTime<Utc>,
+        /// In which run.
+        run: String,
+    },
+    /// What was applied has no file any more.
+    Missing {
+        /// The migration.
+        name: String,
+    },
+    /// A file is pending that sorts before one that is applied.
+    OutOfOrder {
+        /// The migration.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+        /// The last one that is applied.
+        applied: String,
+    },
+    /// It was begun outside a transaction, and nobody wrote that it ended.
+    Interrupted {
+        /// The migration.
+        name: String,
+        /// In which run.
+        run: String,
+        /// So many of its statements are known to have ended.
+        ended: Option<i32>,
+    },
+    /// What refinery itself says.
+    Refinery(String),
+    /// `alembic_version` and something else disagree.
+    Alembic(String),
+}
+
+impl Drift {
+    /// The migration, if it is about one.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Changed { name, .. }
+            | Self::Missing { name }
+            | Self::OutOfOrder { name, .. }
+            | Self::Interrupted { name, .. } => name,
+            Self::Refinery(_) => "refinery_schema_history",
+            Self::Alembic(_) => "alembic_version",
+        }
+    }
+
+    /// One word for it.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Changed { .. } => "changed",
+            Self::Missing { .. } => "missing",
+            Self::OutOfOrder { .. } => "out_of_order",
+            Self::Interrupted { .. } => "interrupted",
+            Self::Refinery(_) => "refinery",
+            Self::Alembic(_) => "alembic",
+        }
+    }
+}
+
+impl std::fmt::Display for Drift {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Changed { name, path, file, ledger, at, run } => write!(
+                f,
+                "ledger and file disagree about `{name}`\n  ledger: sha256 {ledger}, applied {} in run {run}\n  file:   \
+                 sha256 {file} ({})",
+                clock::readable(*at),
+                path.display()
+            ),
+            Self::Missing { name } => write!(f, "the ledger has `{name}`, and there is no file of that name"),
+            Self::OutOfOrder { name, path, applied } => {
+                write!(f, "`{name}` ({}) is pending, and sorts before `{applied}`, which is applied", path.display())
+            }
+            Self::Interrupted { name, run, ended } => {
+                write!(f, "`{name}` was begun in run {run}, and the ledger does not say that it ended")?;
+                ended.map_or(Ok(()), |ended| write!(f, "; statements known to have ended: {ended}"))
+            }
+            Self::Refinery(message) | Self::Alembic(message) => write!(f, "{message}"),
+        }
+    }
+}
+
+/// Files and databases disagree.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("{}", .drift.join("\n"))]
+#[diagnostic(code("drift"), help("{help}"))]
+pub struct DriftError {
+    /// One for each disagreement, with its database.
+    drift: Vec<String>,
+    help: String,
+}
+
+impl DriftError {
+    /// Files can be mended; what was cut off in the middle can only be taken back.
+    pub(super) fn new(drift: Vec<String>, cut_off: Option<&str>) -> Self {
+        let help = match cut_off {
+            Some(run) => format!(
+                "Take the run back: `migrate rollback {run}`. Or look, and say what became of it: `migrate resolve {run} \
+                 STEP/NAME --applied` (or `--not-applied`)."
+            ),
+            None => {
+                "Restore each file as it was, or give a new migration a later number: an applied migration must not be \
+                     edited, removed or overtaken."
+                    .into()
+            }
+        };
+        Self { drift, help }
+    }
+}
