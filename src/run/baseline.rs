@@ -166,13 +166,13 @@ pub async fn look(world: &World, plan: &Plan, through: &Through) -> Result<(Surv
     }
     let mut adoptions = Vec::new();
     for step in plan.steps.iter().filter(|step| !matches!(step.kind, Kind::Copy(_) | Kind::Command(_))) {
-        let found = adoption(plan, &survey, step, through).await.or_blame(Blame::Drift)?;
-        adoptions.extend(found.filter(|it| !it.adopted.is_empty() || !it.without_file.is_empty()));
+        adoptions.extend(adoption(plan, &survey, step, through).await.or_blame(Blame::Drift)?);
     }
-    if adoptions.iter().all(|it| it.adopted.is_empty()) && *through == Through::Ledgers {
+    if adoptions.is_empty() && *through == Through::Ledgers {
         let databases = list(&plan.databases.keys().collect::<Vec<_>>());
         return Err(Failure::untouched(Blame::Usage, BaselineError::Nothing { databases }));
     }
+    adoptions.retain(|it| !it.adopted.is_empty() || !it.without_file.is_empty());
     Ok((survey, adoptions))
 }
 

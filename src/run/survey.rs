@@ -400,7 +400,7 @@ mod tests {
             checksum: checksum.into(),
             run: "r".into(),
             finished,
-            started_at: DateTime::UNIX_EPOCH,
+            started_at: chrono::DateTime::UNIX_EPOCH,
             progress: None,
         }
     }
