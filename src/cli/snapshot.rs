@@ -14,7 +14,7 @@ use crate::outside::clock;
 use crate::outside::store::Store;
 use crate::run::snapshots;
 use crate::snapshot::manifest::Manifest;
-use crate::snapshot::{self, SnapshotError, dump};
+use crate::snapshot::{self, SnapshotError, prove};
 
 use super::args::SnapshotCommand;
 use super::context::{Context, only, only_of};
@@ -100,12 +100,12 @@ async fn list(context: &Context<'_>, store: Option<&str>) -> Ended {
 
 fn line(it: Manifest) -> Line {
     Line {
+        bytes: it.bytes(),
+        stored_bytes: it.stored_bytes(),
+        sha256: it.sha256(),
         run: it.run,
         database: it.database,
         taken_at: it.taken_at,
-        bytes: it.archive.digests.bytes,
-        stored_bytes: it.archive.digests.stored_bytes,
-        sha256: it.archive.digests.stored_sha256,
         drilled: false,
     }
 }
@@ -142,7 +142,7 @@ async fn verify(
     }
     let (mut lines, mut failed) = (Vec::new(), None);
     for manifest in wanted {
-        let result = dump::prove(context.world, &store, &manifest.run, &manifest).await;
+        let result = prove::whole(context.world, &store, &manifest).await;
         lines.push(Verified {
             outcome: if result.is_ok() { "passed" } else { "failed" },
             detail: result.as_ref().err().map(ToString::to_string),

@@ -19,7 +19,7 @@ use crate::plan::Database;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::restore::{self, SideDatabase, name_beside};
 use crate::snapshot::swap;
-use crate::snapshot::{self, SnapshotError, dump};
+use crate::snapshot::{self, SnapshotError, prove};
 use crate::world::World;
 
 use super::report::RunReport;
@@ -179,8 +179,8 @@ impl Back<'_> {
         world.tell(Event::Stage(Stage::Verification));
         let proofs = names.iter().map(|name| async move {
             let manifest = self.manifest(name).await?;
-            dump::prove(world, self.store, &self.state.run, &manifest).await?;
-            let stored_bytes = manifest.archive.digests.stored_bytes;
+            prove::whole(world, self.store, &manifest).await?;
+            let stored_bytes = manifest.stored_bytes();
             world.tell(Event::SnapshotVerified { database: name.clone(), stored_bytes });
             Ok(manifest)
         });

@@ -224,8 +224,8 @@ pub async fn prospects(
             dbname: it.dbname.clone(),
             via: "snapshot",
             taken_at: manifest.taken_at,
-            bytes: manifest.archive.digests.bytes,
-            stored_bytes: manifest.archive.digests.stored_bytes,
+            bytes: manifest.bytes(),
+            stored_bytes: manifest.stored_bytes(),
             rows: manifest.rows(),
             kept_as: live.map(|_| name_beside(&it.dbname, "replaced", &request.state.run)),
         });

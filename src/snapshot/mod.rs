@@ -1,8 +1,12 @@
 //! How it was: the compressed `pg_dump` archive of one database in the store, with its manifest. Stock tools restore it.
 
 pub mod archive;
+pub mod custom;
 pub mod dump;
+mod fill;
 pub mod manifest;
+pub mod parts;
+pub mod prove;
 pub mod restore;
 pub mod swap;
 
@@ -13,7 +17,7 @@ use crate::outside::postgres::PgError;
 use crate::outside::process::ToolError;
 use crate::outside::store::{Store, StoreError};
 
-use manifest::Manifest;
+use manifest::{Manifest, Part};
 
 /// Why a snapshot was not taken, verified or restored.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -44,16 +48,16 @@ pub enum SnapshotError {
         source: ToolError,
     },
     /// `pg_dump` said that all was well, and gave something else.
-    #[error("{database}: the snapshot is incomplete: what pg_dump gave is no archive ({bytes} bytes)")]
+    #[error("{database}: the snapshot is incomplete: {what}")]
     #[diagnostic(
-        code("snapshot.no_archive"),
+        code("snapshot.incomplete"),
         help("Nothing was applied. Look at the pg_dump that is used: `migrate doctor` names its version.")
     )]
-    NoArchive {
+    Incomplete {
         /// Which database.
         database: DatabaseName,
-        /// What it gave.
-        bytes: u64,
+        /// What is missing.
+        what: String,
     },
     /// The pipe to or from a program broke.
     #[error("{database}: the stream between {program} and the store broke")]
@@ -159,10 +163,10 @@ pub fn folder(run: &RunId, database: &DatabaseName) -> String {
     format!("{}/snapshots/{database}", journal::folder(run))
 }
 
-/// The archive of a snapshot, relative to the store: `gunzip` makes of it what `pg_restore` reads.
+/// One archive of a snapshot, relative to the store.
 #[must_use]
-pub fn archive_key(run: &RunId, database: &DatabaseName) -> String {
-    format!("{}/archive.dump.gz", folder(run, database))
+pub fn part_key(run: &RunId, database: &DatabaseName, part: &Part) -> String {
+    format!("{}/{}", folder(run, database), part.key)
 }
 
 fn manifest_key(run: &RunId, database: &DatabaseName) -> String {
@@ -177,7 +181,7 @@ pub async fn manifest(store: &Store, run: &RunId, database: &DatabaseName) -> Re
     let key = manifest_key(run, database);
     let text = store.get(&key).await.map_err(SnapshotError::store(database))?;
     let text = text.ok_or_else(|| SnapshotError::None { run: run.clone(), database: database.clone() })?;
-    serde_json::from_slice(&text).map_err(|source| SnapshotError::Manifest { key, source })
+    Manifest::read(&text).map_err(|source| SnapshotError::Manifest { key, source })
 }
 
 /// The manifests of all snapshots of a run, by database.
