@@ -264,7 +264,11 @@ impl Plan {
             text: file.source.text().to_owned(),
             path: path.to_owned(),
             target,
-            store: StoreSettings { url: store, compression: file.store.compression.unwrap_or_default(), retention: file.store.retention },
+            store: StoreSettings {
+                url: store,
+                compression: file.store.compression.unwrap_or_default(),
+                retention: file.store.retention,
+            },
             run: file.run_settings(),
             allowed: file.allowed(),
             databases,

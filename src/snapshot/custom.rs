@@ -270,7 +270,11 @@ impl<'a> Cursor<'a> {
             return Err(Short::Wrong(CustomError::Broken("its integers have an impossible width")));
         }
         self.byte()?; // the format: custom
-        if minor >= 15 { self.byte().map(drop)? } else { self.int().map(drop)? } // the compression
+        if minor >= 15 {
+            self.byte().map(drop)?
+        } else {
+            self.int().map(drop)?
+        } // the compression
         for _ in 0..7 {
             self.int()?; // when it was made
         }
@@ -321,7 +325,8 @@ impl Rows {
             let (hash, is_end) = match self.open.take() {
                 Some((mut hasher, begin)) => {
                     hasher.write(line);
-                    let is_end = begin.len() + line.len() == END_OF_ROWS.len() && [&begin, line].concat() == END_OF_ROWS;
+                    let is_end =
+                        begin.len() + line.len() == END_OF_ROWS.len() && [&begin, line].concat() == END_OF_ROWS;
                     (hasher.finish_128(), is_end)
                 }
                 None => (twox_hash::XxHash3_128::oneshot(line), line == END_OF_ROWS),

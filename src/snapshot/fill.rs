@@ -53,7 +53,8 @@ impl Filling<'_> {
             self.manifest.parts.iter().partition(|it| it.section == Section::Data);
         data.sort_by_key(|it| std::cmp::Reverse(it.digests.bytes));
         rest.sort_by_key(|it| it.section);
-        let (after, before): (Vec<&Part>, Vec<&Part>) = rest.into_iter().partition(|it| it.section == Section::PostData);
+        let (after, before): (Vec<&Part>, Vec<&Part>) =
+            rest.into_iter().partition(|it| it.section == Section::PostData);
         for part in before {
             self.stream(part, &means, &so_far).await?;
         }
@@ -69,10 +70,11 @@ impl Filling<'_> {
         let free = free_connections(session).await?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let jobs = cores.clamp(*JOBS.start(), *JOBS.end()).min(free / 2).max(1);
-        let configured: i64 = sqlx::query_scalar("select setting::int8 from pg_settings where name = 'maintenance_work_mem'")
-            .fetch_one(session)
-            .await
-            .map_err(query_error("asking for the server's memory limits"))?;
+        let configured: i64 =
+            sqlx::query_scalar("select setting::int8 from pg_settings where name = 'maintenance_work_mem'")
+                .fetch_one(session)
+                .await
+                .map_err(query_error("asking for the server's memory limits"))?;
         let memory = configured.unsigned_abs().max(INDEX_MEMORY_KIB);
         let mut env = self.side.libpq_env();
         // The exchange at the end waits for the disk, and with it for everything before it.
@@ -205,7 +207,8 @@ impl Filling<'_> {
 fn slowest_first(list: &str, indexes: &[Index]) -> String {
     let place = |line: &str| {
         let is_of = |it: &Index| {
-            let (index, constraint) = (format!(" INDEX {} {} ", it.schema, it.name), format!(" CONSTRAINT {} ", it.schema));
+            let (index, constraint) =
+                (format!(" INDEX {} {} ", it.schema, it.name), format!(" CONSTRAINT {} ", it.schema));
             line.contains(&index) || (line.contains(&constraint) && line.contains(&format!(" {} ", it.name)))
         };
         indexes.iter().position(is_of).unwrap_or(indexes.len())

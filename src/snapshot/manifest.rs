@@ -20,6 +20,8 @@ use super::parts::{Section, TableSize};
 
 /// The version of this format. The first had one archive and no content hashes.
 pub const FORMAT: u32 = 2;
+/// What a row is taken to have, in a table that nobody has looked at yet.
+const BYTES_OF_A_ROW: i64 = 100;
 /// Tables counted by one statement.
 const COUNTED_AT_ONCE: usize = 100;
 
@@ -376,21 +378,22 @@ pub async fn contents(session: &mut PgConnection) -> Result<Contents, PgError> {
     Ok(Contents { extensions, roles, tables })
 }
 
-/// The bytes of each of `tables`, without their indexes.
+/// About what each of `tables` takes, without its indexes: as the last ANALYZE or VACUUM saw it, or by its number of rows. The
+/// exact size would wait for whoever has locked the table.
 ///
 /// # Errors
 /// A query failed.
-pub async fn table_sizes(
-    session: &mut PgConnection,
-    tables: &[(String, String)],
-) -> Result<Vec<TableSize>, PgError> {
+pub async fn table_sizes(session: &mut PgConnection, tables: &[(String, String)]) -> Result<Vec<TableSize>, PgError> {
     let (schemas, names): (Vec<&str>, Vec<&str>) = tables.iter().map(|(a, b)| (a.as_str(), b.as_str())).unzip();
     let sizes: Vec<(String, String, i64)> = sqlx::query_as(
-        "select s, t, coalesce(pg_table_size(c.oid), 0) from unnest($1::text[], $2::text[]) wanted (s, t) join pg_namespace \
-         n on n.nspname = s join pg_class c on c.relnamespace = n.oid and c.relname = t order by 1, 2",
+        "select w.s, w.t, greatest((greatest(c.relpages, 0) + coalesce(greatest(toast.relpages, 0), 0)) * \
+         current_setting('block_size')::int8, coalesce(pg_stat_get_live_tuples(c.oid), 0) * $3) from unnest($1::text[], \
+         $2::text[]) w (s, t) join pg_namespace n on n.nspname = w.s join pg_class c on c.relnamespace = n.oid and c.relname = \
+         w.t left join pg_class toast on toast.oid = c.reltoastrelid order by 1, 2",
     )
     .bind(schemas)
     .bind(names)
+    .bind(BYTES_OF_A_ROW)
     .fetch_all(session)
     .await
     .map_err(query_error("asking for the sizes of tables"))?;
@@ -406,7 +409,7 @@ pub async fn table_sizes(
 pub async fn indexes(session: &mut PgConnection) -> Result<Vec<Index>, PgError> {
     let found: Vec<(String, String, String, i64)> = sqlx::query_as(
         "select schema, name, method, bytes from (select n.nspname::text schema, c.relname::text name, a.amname::text method, \
-         coalesce(pg_relation_size(c.oid), 0) bytes from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_am a \
+         c.relpages * current_setting('block_size')::int8 bytes from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_am a \
          on a.oid = c.relam where c.relkind = 'i' and c.relpersistence <> 't' and n.nspname !~ '^pg_') i where bytes > \
          1048576 order by bytes * case method when 'hnsw' then 50 when 'ivfflat' then 10 when 'gin' then 5 when 'gist' then 5 \
          else 1 end desc, schema, name",

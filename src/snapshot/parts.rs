@@ -30,14 +30,14 @@ pub enum Section {
     PostData,
 }
 
-/// A table, and what it takes.
+/// A table, and about what it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableSize {
     /// Its schema.
     pub schema: String,
     /// Its name.
     pub name: String,
-    /// Bytes on disk, without its indexes.
+    /// About how many bytes it has, without its indexes.
     pub bytes: u64,
 }
 
@@ -117,7 +117,8 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn tables(sizes: &[u64]) -> Vec<TableSize> {
-        let table = |(at, bytes): (usize, &u64)| TableSize { schema: "public".into(), name: format!("t{at}"), bytes: *bytes };
+        let table =
+            |(at, bytes): (usize, &u64)| TableSize { schema: "public".into(), name: format!("t{at}"), bytes: *bytes };
         sizes.iter().enumerate().map(table).collect()
     }
 

@@ -28,7 +28,8 @@ pub(crate) const DIVIDED: &str = r#"
     create index rows_body on rows (md5(body));
     create index rows_doc on rows using gin (doc);
     select lo_create(4711);
-    select lo_put(4711, 0, e'\\x00ff\\ntext');
+    analyze;
+    select lo_put(4711, 0, '\x00ff0a74657874');
 "#;
 
 /// A world with one divided database, a release for it, and a line for `[store]`.

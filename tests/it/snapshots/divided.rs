@@ -16,7 +16,9 @@ fn tables(world: &TestWorld, run: &Value) -> Vec<(String, String, u64, String)> 
     let path = world.store().join(format!("runs/{}/snapshots/big/manifest.json", run.as_str().expect("an id")));
     let manifest: Value = serde_json::from_slice(&fs::read(path).expect("there")).expect("JSON");
     let text = |it: &Value| it.as_str().expect("text").to_owned();
-    let table = |it: &Value| (text(&it["schema"]), text(&it["name"]), it["rows"].as_u64().expect("a number"), text(&it["hash"]));
+    let table = |it: &Value| {
+        (text(&it["schema"]), text(&it["name"]), it["rows"].as_u64().expect("a number"), text(&it["hash"]))
+    };
     manifest["tables"].as_array().expect("a list").iter().map(table).collect()
 }
 
@@ -31,8 +33,11 @@ async fn there_and_back(hint: &str, store: &str, ending: &str) {
         .iter()
         .map(|it| format!("{} {}", it["key"].as_str().expect("a key"), it["section"].as_str().expect("a word")))
         .collect();
-    let expected = ["1-pre-data pre-data", "2-data-01 data", "2-data-02 data", "2-data-rest data", "3-post-data post-data"];
-    assert_eq!(parts, expected.map(|it| it.replace(' ', &format!(".dump.{ending} "))));
+    let data = |it: &&String| it.starts_with("2-data-0") && it.ends_with(&format!(".dump.{ending} data"));
+    assert!(parts.iter().filter(data).count() >= 2, "{parts:?}");
+    let others: Vec<String> = parts.iter().filter(|it| !data(it)).cloned().collect();
+    let expected = ["1-pre-data pre-data", "2-data-rest data", "3-post-data post-data"];
+    assert_eq!(others, expected.map(|it| it.replace(' ', &format!(".dump.{ending} "))));
     let stored: u64 = world
         .objects()
         .iter()
@@ -74,7 +79,8 @@ async fn rows_are_counted_and_hashed_as_they_pass() {
     ];
     assert_eq!(names, expected);
     // Rows that move on the disk are the same rows; a value that changes is another content with the same count.
-    world.sql("big", "begin; update small set row_id = row_id where id < 9; commit; vacuum full small").await;
+    world.sql("big", "update small set row_id = row_id where id < 9").await;
+    world.sql("big", "vacuum full small").await;
     assert_eq!(tables(&world, &take()), first);
     world.sql("big", "update small set row_id = row_id + 1 where id = 7").await;
     let changed = tables(&world, &take());
