@@ -191,6 +191,15 @@ pub enum SnapshotCommand {
         #[arg(long, value_name = "URL")]
         store: Option<String>,
     },
+    /// Restore snapshots into scratch databases, compare them with their manifests, and drop them again
+    Drill {
+        /// The run that took them [default: the latest with snapshots]
+        #[arg(value_parser = run)]
+        run: Option<RunId>,
+        /// Of these databases alone
+        #[arg(long, value_name = "DB", value_delimiter = ',', value_parser = database)]
+        only: Vec<DatabaseName>,
+    },
     /// Read archives back and compare them with their manifests
     Verify {
         /// The run that took them [default: the latest with snapshots]

@@ -122,6 +122,8 @@ pub struct RunSettings {
     pub parallel: usize,
     /// Dumps at once, of all databases together, and restores at once; none is what the machine's cores are good for.
     pub jobs: Option<usize>,
+    /// Whether every snapshot is drilled before anything is changed.
+    pub drill: bool,
     /// How long a statement may wait for a lock.
     pub lock_timeout: Duration,
     /// How often a transaction that did not get its lock is tried again.
@@ -307,6 +309,7 @@ impl PlanFile {
             on_failure: run.on_failure.unwrap_or(OnFailure::Rollback),
             parallel: count(run.parallel.as_ref()).unwrap_or(4),
             jobs: count(run.jobs.as_ref()),
+            drill: run.drill,
             lock_timeout: run.lock_timeout.map_or(Duration::from_secs(4), |Wait(it)| it),
             lock_retries: run.lock_retries.unwrap_or(8),
             statement_timeout: run.statement_timeout.map_or(Duration::ZERO, |Time(it)| it),

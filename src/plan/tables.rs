@@ -55,6 +55,8 @@ pub(super) struct RunTable {
     pub(super) on_failure: Option<OnFailure>,
     pub(super) parallel: Option<Spanned<u32>>,
     pub(super) jobs: Option<Spanned<u32>>,
+    #[serde(default)]
+    pub(super) drill: bool,
     pub(super) lock_timeout: Option<Wait>,
     pub(super) lock_retries: Option<u32>,
     pub(super) statement_timeout: Option<Time>,

@@ -518,6 +518,7 @@ freeze = "none"
 on_failure = "halt"
 parallel = 2
 jobs = 3
+drill = true
 lock_timeout = "500ms"
 lock_retries = 3
 statement_timeout = "2m"
@@ -574,6 +575,7 @@ fn the_plan_of_the_contract() {
         on_failure: OnFailure::Halt,
         parallel: 2,
         jobs: Some(3),
+        drill: true,
         lock_timeout: Duration::from_millis(500),
         lock_retries: 3,
         statement_timeout: Duration::from_secs(120),
@@ -611,6 +613,7 @@ fn everything_that_may_be_left_out_has_a_default() {
         on_failure: OnFailure::Rollback,
         parallel: 4,
         jobs: None,
+        drill: false,
         lock_timeout: Duration::from_secs(4),
         lock_retries: 8,
         statement_timeout: Duration::ZERO,

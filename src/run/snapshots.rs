@@ -13,8 +13,8 @@ use crate::outside::clock;
 use crate::outside::postgres::{PgError, Server, connect, database_oid};
 use crate::outside::store::Store;
 use crate::plan::{Database, Plan};
-use crate::snapshot::SnapshotError;
 use crate::snapshot::dump::{self, Effort};
+use crate::snapshot::{self, SnapshotError, drill};
 use crate::world::World;
 
 use super::report::SnapshotReport;
@@ -73,6 +73,25 @@ async fn take_one(
     };
     journal.write(fact).await.map_err(noted)?;
     Ok(report)
+}
+
+/// Restores the snapshots of this run into scratch databases and compares them, one after the other: they are on the servers of the
+/// live databases, whose disks they need.
+///
+/// # Errors
+/// One cannot be restored, or is not what was dumped.
+pub async fn drill_all(
+    world: &World,
+    store: &Store,
+    run: &RunId,
+    databases: &[&Database],
+) -> Result<(), SnapshotError> {
+    world.tell(Event::Stage(Stage::Drill));
+    for database in databases {
+        let manifest = snapshot::manifest(store, run, &database.name).await?;
+        drill::drill(world, store, &manifest, &database.url).await?.verdict()?;
+    }
+    Ok(())
 }
 
 /// `migrate snapshot take`: a run of its own, which changes nothing.

@@ -3,11 +3,12 @@
 
 use std::io::{self, Write};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use flate2::write::{GzEncoder, MultiGzDecoder};
 use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::JoinHandle;
@@ -283,6 +284,17 @@ pub async fn digest_stored(
         stored.add(&chunk?);
     }
     Ok(stored.hex())
+}
+
+/// Reads on, until a chunk is full or nothing more comes.
+pub(super) async fn read_chunk(from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Bytes> {
+    let mut chunk = BytesMut::with_capacity(CHUNK);
+    while chunk.len() < CHUNK {
+        if from.read_buf(&mut chunk).await? == 0 {
+            break;
+        }
+    }
+    Ok(chunk.freeze())
 }
 
 /// The result of a stage; a panic in it goes on here.

@@ -7,21 +7,20 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
 use futures::stream::{self, StreamExt};
 use sqlx::PgConnection;
-use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 
 use crate::event::Event;
-use crate::names::RunId;
+use crate::names::{DatabaseName, RunId};
 use crate::outside::postgres::{PgError, Server, connect, free_connections, query_error};
-use crate::outside::process::{Child, PgTools};
+use crate::outside::process::{Child, PgTools, ToolError};
 use crate::outside::store::{Store, Upload};
 use crate::plan::{Compression, Database, Plan};
+use crate::verify::catalog::Catalog;
 use crate::world::World;
 
-use super::archive::{self, CHUNK, Packed, Packing};
+use super::archive::{self, Packed, Packing, read_chunk};
 use super::custom::{CustomError, Passed};
 use super::manifest::{self, Manifest, Part, ServerFacts, TableRows, contents, properties, row_counts, table_sizes};
 use super::parts::{Portion, portions};
@@ -32,7 +31,7 @@ const LOCK_WAIT_MS: u32 = 60_000;
 /// Progress is told after each so many uncompressed bytes.
 const PROGRESS: u64 = 16 << 20;
 /// More dumps than this at once are asked for by name: each costs the server a process, and us up to 30 MB.
-const MOST_JOBS: usize = 8;
+pub(super) const MOST_JOBS: usize = 8;
 /// Blocks of one archive that are compressed at once.
 const MOST_WORKERS: usize = 4;
 
@@ -93,6 +92,10 @@ pub async fn take(
     let contents = contents(&mut session).await.map_err(&failed)?;
     let indexes = manifest::indexes(&mut session).await.map_err(&failed)?;
     let sizes = table_sizes(&mut session, &contents.tables).await.map_err(&failed)?;
+    let sequences =
+        manifest::sequences(&mut session).await.map_err(query_error("reading sequences")).map_err(&failed)?;
+    // Last: it changes settings of the transaction.
+    let catalog = Catalog::within(&mut session).await.map_err(&failed)?.digested();
     let jobs = effort.jobs.min(free_connections(&mut session).await.map_err(&failed)? / 2).max(1);
     let dump = Dump { world, store, run, database, tools: &tools, exported: &exported.id, effort };
     let sent = dump.send_all(portions(&sizes), jobs).await?;
@@ -112,6 +115,8 @@ pub async fn take(
         extensions: contents.extensions,
         roles: contents.roles,
         tables,
+        catalog: Some(catalog),
+        sequences,
         indexes,
         parts,
     };
@@ -131,7 +136,7 @@ pub async fn take(
 /// The rows of every table that has to be in the archives, as they passed; none if the archives are of a format that is
 /// not known.
 fn counted(
-    database: &crate::names::DatabaseName,
+    database: &DatabaseName,
     expected: &[(String, String)],
     sent: &[(Part, Option<Vec<Passed>>)],
 ) -> Result<Option<Vec<TableRows>>, SnapshotError> {
@@ -259,7 +264,7 @@ impl Dump<'_> {
         }
     }
 
-    fn incomplete(&self, what: String, source: crate::outside::process::ToolError) -> SnapshotError {
+    fn incomplete(&self, what: String, source: ToolError) -> SnapshotError {
         let help = "Nothing was applied; run the same command again.".into();
         SnapshotError::Program { database: self.database.name.clone(), what, help, source }
     }
@@ -297,14 +302,4 @@ impl Dump<'_> {
         ended.map_err(|source| self.incomplete(format!("the snapshot is incomplete after {bytes} bytes"), source))?;
         Ok(packed)
     }
-}
-
-async fn read_chunk(from: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<Bytes> {
-    let mut chunk = BytesMut::with_capacity(CHUNK);
-    while chunk.len() < CHUNK {
-        if from.read_buf(&mut chunk).await? == 0 {
-            break;
-        }
-    }
-    Ok(chunk.freeze())
 }

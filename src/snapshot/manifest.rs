@@ -13,6 +13,7 @@ use crate::names::{DatabaseName, RunId};
 use crate::outside::postgres::{PgError, Server, made, query_error};
 use crate::plan::Compression;
 use crate::sql::quote::{identifier, literal};
+use crate::verify::catalog::Digested;
 
 use super::archive::Digests;
 use super::custom::Passed;
@@ -48,6 +49,12 @@ pub struct Manifest {
     pub roles: Vec<String>,
     /// The rows of each table, seen by the very snapshot that was dumped.
     pub tables: Vec<TableRows>,
+    /// A digest for each of its objects, by which a restored database is compared.
+    #[serde(default)]
+    pub catalog: Option<Digested>,
+    /// Its sequences, as they were just before the dump.
+    #[serde(default)]
+    pub sequences: Vec<Sequence>,
     /// Its indexes, the slowest to build first.
     #[serde(default)]
     pub indexes: Vec<Index>,
@@ -217,6 +224,19 @@ impl From<Passed> for TableRows {
     fn from(it: Passed) -> Self {
         Self { schema: it.schema, name: it.name, rows: it.rows, hash: Some(it.hash) }
     }
+}
+
+/// A sequence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sequence {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// What it adds each time; below zero, it counts down.
+    pub increment: i64,
+    /// The last number that it gave; none if it gave none, or may not be read.
+    pub last: Option<i64>,
 }
 
 /// An index.
@@ -399,6 +419,21 @@ pub async fn table_sizes(session: &mut PgConnection, tables: &[(String, String)]
     .map_err(query_error("asking for the sizes of tables"))?;
     let size = |(schema, name, bytes): (String, String, i64)| TableSize { schema, name, bytes: bytes.unsigned_abs() };
     Ok(sizes.into_iter().map(size).collect())
+}
+
+/// The sequences of the database of `session`.
+///
+/// # Errors
+/// The query failed.
+pub async fn sequences(session: &mut PgConnection) -> Result<Vec<Sequence>, sqlx::Error> {
+    let rows: Vec<(String, String, i64, Option<i64>)> = sqlx::query_as(
+        "select schemaname::text, sequencename::text, increment_by, last_value from pg_sequences where schemaname !~ '^pg_' \
+         order by 1, 2",
+    )
+    .fetch_all(session)
+    .await?;
+    let sequence = |(schema, name, increment, last)| Sequence { schema, name, increment, last };
+    Ok(rows.into_iter().map(sequence).collect())
 }
 
 /// The indexes of more than a megabyte, the slowest to build first. Building takes longest by far for graphs of vectors (measured

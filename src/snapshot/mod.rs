@@ -2,10 +2,12 @@
 
 pub mod archive;
 pub mod custom;
+pub mod drill;
 pub mod dump;
 mod fill;
 pub mod manifest;
 pub mod parts;
+mod passing;
 pub mod prove;
 pub mod restore;
 pub mod swap;
@@ -134,6 +136,20 @@ pub enum SnapshotError {
         what: String,
         /// The side database.
         side: String,
+    },
+    /// A drill restored something else than was dumped.
+    #[error("{database}: the snapshot of run {run}, restored in a drill, is not what was dumped: {what}")]
+    #[diagnostic(
+        code("snapshot.drill"),
+        help("Do not rely on it. Take another with `migrate snapshot take`, and drill that one.")
+    )]
+    Drill {
+        /// Which database.
+        database: DatabaseName,
+        /// The run that took it.
+        run: RunId,
+        /// What differs.
+        what: String,
     },
     /// The journal could not be written or read.
     #[error(transparent)]

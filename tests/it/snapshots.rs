@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod divided;
+mod drill;
 
 use crate::world::TestWorld;
 
@@ -11,14 +12,14 @@ pub(crate) const DIVIDED: &str = r#"
     create schema "Sch ema";
     create table rows (id bigint generated always as identity primary key, body text not null, doc jsonb);
     insert into rows (body, doc) select repeat(md5(n::text) || e'\t\\ \n', 8), jsonb_build_object('n', n, 'a', array[n, n])
-        from generate_series(1, 90000) n;
+        from generate_series(1, 60000) n;
     create table "Sch ema"."ta""ble*" (id int primary key, numbers float8[], vector bytea);
     insert into "Sch ema"."ta""ble*" select n, (select array_agg(sin(n * m)) from generate_series(1, 60) m), decode(md5(n::text), 'hex')
-        from generate_series(1, 60000) n;
+        from generate_series(1, 36000) n;
     create table part (id int, at date, body text, primary key (id, at)) partition by range (at);
     create table part_1 partition of part for values from ('2026-01-01') to ('2026-07-01');
     create table part_2 partition of part for values from ('2026-07-01') to ('2027-01-01');
-    insert into part select n, '2026-01-01'::date + n % 365, repeat(md5(n::text), 12) from generate_series(1, 90000) n;
+    insert into part select n, '2026-01-01'::date + n % 365, repeat(md5(n::text), 12) from generate_series(1, 9000) n;
     create table small (id serial primary key, row_id bigint references rows, twice int generated always as (id * 2) stored);
     insert into small (row_id) select n from generate_series(1, 50) n;
     create table empty (id int);
