@@ -1,6 +1,8 @@
-//! `migrate snapshot take | list | drill | verify`.
+//! `migrate snapshot take | list | verify | drill | restore | prune`.
 
 mod drill;
+mod prune;
+mod restore;
 
 use std::collections::BTreeSet;
 
@@ -16,6 +18,7 @@ use crate::outside::clock;
 use crate::outside::store::Store;
 use crate::run::snapshots;
 use crate::snapshot::drill::Drilled;
+use crate::snapshot::elsewhere::Roles;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::{self, SnapshotError, prove};
 
@@ -51,6 +54,15 @@ pub async fn run(context: &Context<'_>, command: SnapshotCommand) -> Ended {
         SnapshotCommand::Take { only } => take(context, only).await,
         SnapshotCommand::List { store } => list(context, store.as_deref()).await,
         SnapshotCommand::Drill { run, only } => drill::run(context, run, only).await,
+        SnapshotCommand::Restore { run, only, dbname, create_roles, no_owner } => {
+            let roles = match (create_roles, no_owner) {
+                (true, _) => Roles::Create,
+                (_, true) => Roles::Ours,
+                _ => Roles::MustExist,
+            };
+            restore::run(context, run, only, &dbname, roles).await
+        }
+        SnapshotCommand::Prune { dry_run, yes } => prune::run(context, dry_run, yes).await,
         SnapshotCommand::Verify { run, only: names, store } => {
             verify(context, run, only(names), store.as_deref()).await
         }

@@ -16,6 +16,7 @@ use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect, database_oid};
 use crate::outside::store::Store;
 use crate::plan::Database;
+use crate::snapshot::elsewhere::Roles;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::restore::{self, SideDatabase, name_beside};
 use crate::snapshot::swap;
@@ -211,7 +212,9 @@ impl Back<'_> {
         }
         let side = name_beside(&it.identity.dbname, "restore", &self.state.run);
         journal.write(Fact::RestoreStart { database: name.clone(), side: side.clone() }).await?;
-        let side = restore::into_side(world, self.store, &manifest, &self.database(&name)?.url, &side).await?;
+        let side =
+            restore::into_side(world, self.store, &manifest, &self.database(&name)?.url, &side, Roles::MustExist)
+                .await?;
         let seconds = begun.elapsed().as_secs_f64();
         journal.write(Fact::Restored { database: name, side: side.name.clone(), seconds }).await?;
         Ok(Restored { manifest, side })

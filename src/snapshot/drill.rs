@@ -17,6 +17,7 @@ use crate::outside::url::DatabaseUrl;
 use crate::verify::catalog::Catalog;
 use crate::world::World;
 
+use super::elsewhere::Roles;
 use super::manifest::{Manifest, Sequence, contents, sequences, table_sizes};
 use super::passing::Passing;
 use super::{SnapshotError, folder, prove, restore};
@@ -75,7 +76,7 @@ pub async fn drill(
     let id = RunId::generate(clock::now());
     let scratch = restore::name_beside(&manifest.properties.dbname, "drill", &id);
     let begun = Instant::now();
-    let restored = restore::into_side(world, store, manifest, url, &scratch).await;
+    let restored = restore::into_side(world, store, manifest, url, &scratch, Roles::MustExist).await;
     let seconds = begun.elapsed().as_secs_f64();
     let compared = match restored {
         Ok(_) => compare(world, manifest, &url.with_dbname(&scratch)).await,

@@ -18,6 +18,7 @@ use crate::outside::url::DatabaseUrl;
 use crate::world::World;
 
 use super::archive::{self, Digests, Unpacking};
+use super::elsewhere::Roles;
 use super::manifest::{Index, Manifest, Part};
 use super::parts::Section;
 use super::{SnapshotError, part_key, prove};
@@ -26,6 +27,8 @@ use super::{SnapshotError, part_key, prove};
 const PROGRESS: u64 = 8 << 20;
 /// Restores of one database at once: on most servers each is limited by one core.
 const JOBS: std::ops::RangeInclusive<usize> = 2..=8;
+/// Archives that are restored in passes lie on this machine's disk meanwhile. They hold a schema, or a small database.
+const ON_DISK: u64 = 512 << 20;
 /// What building one index may take of the server's memory, in KiB, if it is not configured to take more.
 const INDEX_MEMORY_KIB: u64 = 256 << 10;
 
@@ -36,6 +39,7 @@ pub(super) struct Filling<'a> {
     pub(super) manifest: &'a Manifest,
     pub(super) tools: &'a PgTools,
     pub(super) side: &'a DatabaseUrl,
+    pub(super) roles: Roles,
 }
 
 /// What the sessions of a restore are told.
@@ -56,7 +60,11 @@ impl Filling<'_> {
         let (after, before): (Vec<&Part>, Vec<&Part>) =
             rest.into_iter().partition(|it| it.section == Section::PostData);
         for part in before {
-            self.stream(part, &means, &so_far).await?;
+            // An archive of the first format may be of any size, and is not put on a disk.
+            match part.digests.bytes < ON_DISK {
+                true => self.schemas_first(part, &means, &so_far).await?,
+                false => self.stream(part, &means, &so_far).await?,
+            }
         }
         let work = data.into_iter().map(|part| self.stream(part, &means, &so_far));
         stream::iter(work).buffer_unordered(means.jobs).try_collect::<Vec<()>>().await?;
@@ -88,7 +96,11 @@ impl Filling<'_> {
 
     fn args(&self) -> Vec<String> {
         let dbname = format!("--dbname={}", self.side.dbname());
-        vec!["--format=custom".into(), "--exit-on-error".into(), "--no-password".into(), dbname]
+        let mut args = vec!["--format=custom".into(), "--exit-on-error".into(), "--no-password".into(), dbname];
+        if self.roles == Roles::Ours {
+            args.extend(["--no-owner".into(), "--no-privileges".into()]);
+        }
+        args
     }
 
     fn failed(&self) -> impl Fn(ToolError) -> SnapshotError {
@@ -130,35 +142,64 @@ impl Filling<'_> {
         Err(prove::damaged(name, &part_key(run, name, part), what))
     }
 
-    /// An archive without rows: it is small, and lies on this machine's disk for as long as it is restored, because pg_restore
-    /// works side by side only where it can seek.
+    /// Schemas and who may create in them come before all else. pg_restore gives privileges last, and a role that is no
+    /// superuser can give a table only to somebody who may create in its schema.
+    async fn schemas_first(&self, part: &Part, means: &Means, so_far: &AtomicU64) -> Result<(), SnapshotError> {
+        let file = self.fetch(part, so_far).await?;
+        let list = self.list(&file, means).await?;
+        let (schemas, others): (Vec<&str>, Vec<&str>) = list.lines().partition(|line| is_of_schema(line));
+        for lines in [schemas, others] {
+            if !lines.is_empty() {
+                self.restore_listed(&file, &lines.join("\n"), &[], means).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Several at once, the slowest first: pg_restore takes what does not wait for something else in the order of its list.
     async fn side_by_side(&self, part: &Part, means: &Means, so_far: &AtomicU64) -> Result<(), SnapshotError> {
+        let file = self.fetch(part, so_far).await?;
+        let list = slowest_first(&self.list(&file, means).await?, &self.manifest.indexes);
+        self.restore_listed(&file, &list, &[format!("--jobs={}", means.jobs)], means).await
+    }
+
+    /// The archive, decompressed, on this machine's disk: pg_restore chooses and works side by side only where it can seek.
+    async fn fetch(&self, part: &Part, so_far: &AtomicU64) -> Result<NamedTempFile, SnapshotError> {
         let file = NamedTempFile::new().map_err(self.broke())?;
         let mut to = tokio::fs::File::from_std(file.reopen().map_err(self.broke())?);
         let passed = self.pump(part, so_far, &mut to).await?.map_err(self.broke())?;
         to.flush().await.map_err(self.broke())?;
         self.check(part, passed)?;
-        let path = file.path().to_string_lossy().into_owned();
-        let list = self.list(&path, means).await?;
-        let mut args = self.args();
-        args.extend([format!("--jobs={}", means.jobs), format!("--use-list={}", list.path().display()), path]);
-        let restore = self.tools.start("pg_restore", &args, &means.env, Stdio::null(), Stdio::null());
-        restore.map_err(self.failed())?.finish().await.map_err(self.failed())
+        Ok(file)
     }
 
-    /// What pg_restore is to do, the slowest first: it takes what does not wait for something else in the order of this list.
-    async fn list(&self, path: &str, means: &Means) -> Result<NamedTempFile, SnapshotError> {
-        let args = ["--list".to_owned(), path.to_owned()];
+    /// What the archive holds, a line for each thing.
+    async fn list(&self, archive: &NamedTempFile, means: &Means) -> Result<String, SnapshotError> {
+        let args = ["--list".to_owned(), archive.path().display().to_string()];
         let listing = self.tools.start("pg_restore", &args, &means.env, Stdio::null(), Stdio::piped());
         let mut listing: Child = listing.map_err(self.failed())?;
         let mut text = Vec::new();
         let mut stdout = listing.stdout().expect("pg_restore was started with a pipe");
         stdout.read_to_end(&mut text).await.map_err(self.broke())?;
         listing.finish().await.map_err(self.failed())?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Restores what `list` names.
+    async fn restore_listed(
+        &self,
+        archive: &NamedTempFile,
+        list: &str,
+        more: &[String],
+        means: &Means,
+    ) -> Result<(), SnapshotError> {
         let mut file = NamedTempFile::new().map_err(self.broke())?;
-        let sorted = slowest_first(&String::from_utf8_lossy(&text), &self.manifest.indexes);
-        file.write_all(sorted.as_bytes()).map_err(self.broke())?;
-        Ok(file)
+        file.write_all(list.as_bytes()).map_err(self.broke())?;
+        let mut args = self.args();
+        args.extend(more.iter().cloned());
+        args.extend([format!("--use-list={}", file.path().display()), archive.path().display().to_string()]);
+        let restore = self.tools.start("pg_restore", &args, &means.env, Stdio::null(), Stdio::null());
+        restore.map_err(self.failed())?.finish().await.map_err(self.failed())
     }
 
     /// What passed, unless the receiver stopped listening.
@@ -203,6 +244,12 @@ impl Filling<'_> {
     }
 }
 
+/// Whether a line of `pg_restore --list` is a schema, or privileges on one.
+fn is_of_schema(line: &str) -> bool {
+    let thing = line.split_once("; ").and_then(|(_, rest)| rest.splitn(3, ' ').nth(2)).unwrap_or_default();
+    thing.starts_with("SCHEMA - ") || thing.starts_with("ACL - SCHEMA ")
+}
+
 /// The lines of `pg_restore --list`, those of the slowest indexes first.
 fn slowest_first(list: &str, indexes: &[Index]) -> String {
     let place = |line: &str| {
@@ -221,6 +268,21 @@ fn slowest_first(list: &str, indexes: &[Index]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn schemas_are_told_from_the_rest() {
+        for line in ["6; 2615 16390 SCHEMA - app release", "3500; 0 0 ACL - SCHEMA public pg_database_owner"] {
+            assert!(is_of_schema(line), "{line}");
+        }
+        for line in [
+            "; Archive of SCHEMA - app",
+            "7; 1259 16391 TABLE app SCHEMA - release",
+            "8; 0 0 COMMENT - SCHEMA app x",
+            "",
+        ] {
+            assert!(!is_of_schema(line), "{line}");
+        }
+    }
 
     #[test]
     fn the_slowest_come_first_and_nothing_is_lost() {

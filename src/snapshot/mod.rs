@@ -4,11 +4,13 @@ pub mod archive;
 pub mod custom;
 pub mod drill;
 pub mod dump;
+pub mod elsewhere;
 mod fill;
 pub mod manifest;
 pub mod parts;
 mod passing;
 pub mod prove;
+pub mod prune;
 pub mod restore;
 pub mod swap;
 
@@ -136,6 +138,39 @@ pub enum SnapshotError {
         what: String,
         /// The side database.
         side: String,
+    },
+    /// There is something already where the restore would go.
+    #[error("the database {dbname} exists already")]
+    #[diagnostic(code("snapshot.exists"), help("Give another name with `--as`. Nothing was touched."))]
+    Exists {
+        /// Its name on the server.
+        dbname: String,
+    },
+    /// A restore into an older server fails at the first statement that it does not know.
+    #[error("{database}: the snapshot is of PostgreSQL {of}, and the server is PostgreSQL {server}")]
+    #[diagnostic(code("snapshot.older_server"), help("Restore it on a server of version {of} or later."))]
+    OlderServer {
+        /// Which database.
+        database: DatabaseName,
+        /// The major version of the snapshot's server.
+        of: u32,
+        /// The major version of the server.
+        server: u32,
+    },
+    /// The server lacks roles.
+    #[error("{database}: the server has no role {missing}, which the snapshot refers to")]
+    #[diagnostic(
+        code("snapshot.roles"),
+        help(
+            "Make them (`CREATE ROLE … NOLOGIN`). `migrate snapshot restore` makes them with --create-roles, and does without \
+             them with --no-owner."
+        )
+    )]
+    Roles {
+        /// Which database.
+        database: DatabaseName,
+        /// Which roles.
+        missing: String,
     },
     /// A drill restored something else than was dumped.
     #[error("{database}: the snapshot of run {run}, restored in a drill, is not what was dumped: {what}")]

@@ -15,8 +15,10 @@ use crate::sql::quote::{identifier, literal};
 use crate::world::World;
 
 use super::SnapshotError;
+use super::elsewhere::{Roles, can_hold};
 use super::fill::Filling;
 use super::manifest::{Manifest, Properties, contents, count_differences, row_counts};
+use super::swap;
 
 /// PostgreSQL cuts longer names off without a word.
 const NAME_LIMIT: usize = 63;
@@ -59,6 +61,7 @@ pub async fn into_side(
     manifest: &Manifest,
     url: &DatabaseUrl,
     side: &str,
+    roles: Roles,
 ) -> Result<SideDatabase, SnapshotError> {
     let (name, begun) = (&manifest.database, Instant::now());
     let application = format!("migrate {}", manifest.run);
@@ -72,13 +75,18 @@ pub async fn into_side(
         source,
     };
     let tools = world.tools.for_server(server.major()).await.map_err(failed)?;
+    can_hold(&mut session, manifest, &server, roles).await?;
     create_like(&mut session, &manifest.properties, side).await.map_err(SnapshotError::database(name))?;
+    // Whoever owns a schema must be allowed to create it. What cannot be given is noted when the database takes its place.
+    for statement in swap::privileges(side, &manifest.properties) {
+        let _ = sqlx::raw_sql(made(statement)).execute(&mut session).await;
+    }
     let beside = url.with_dbname(side);
     if !manifest.properties.has_public {
         let mut inside = connect(&beside, &application).await.map_err(SnapshotError::database(name))?;
         run_sql(&mut inside, "drop schema public".into()).await.map_err(SnapshotError::database(name))?;
     }
-    let filling = Filling { world, store, manifest, tools: &tools, side: &beside };
+    let filling = Filling { world, store, manifest, tools: &tools, side: &beside, roles };
     world.interrupt.or(filling.fill(&mut session)).await??;
     let rows = world.interrupt.or(compare(manifest, &beside, &application, side)).await??;
     let oid = database_oid(&mut session, side).await.map_err(SnapshotError::database(name))?;

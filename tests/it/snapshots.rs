@@ -3,6 +3,8 @@
 mod by_hand;
 mod divided;
 mod drill;
+mod elsewhere;
+mod prune;
 
 use crate::world::TestWorld;
 
@@ -28,6 +30,19 @@ pub(crate) const DIVIDED: &str = r#"
     create materialized view seen as select count(*) n from rows;
     create index rows_body on rows (md5(body));
     create index rows_doc on rows using gin (doc);
+    grant select on rows to public;
+    grant update (doc) on rows to public;
+    comment on table rows is 'many';
+    comment on column rows.doc is 'JSON';
+    comment on index rows_body is 'found by it';
+    comment on constraint rows_pkey on rows is 'key';
+    alter default privileges grant select on tables to public;
+    create function twice(int) returns int language sql as 'select $1 * 2';
+    create trigger same before update on rows for each row execute function suppress_redundant_updates_trigger();
+    create rule quiet as on delete to empty do instead nothing;
+    alter table small enable row level security;
+    create policy mine on small using (id < 1000);
+    create statistics both_of on id, doc from rows;
     select lo_create(4711);
     analyze;
     select lo_put(4711, 0, '\x00ff0a74657874');

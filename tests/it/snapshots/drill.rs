@@ -87,9 +87,8 @@ async fn a_release_may_drill_before_it_changes_anything() {
                 from other where id = $1'; create index on t (known(id))";
     world.sql("a", trap).await;
     world.file("migrations/a/002_v.sql", "create table v (id int);\n");
-    let before = world.fingerprints().await;
     let ran = world.run(&["apply", "--yes"]);
     ran.expect(1).says("relation \"other\" does not exist").ends("No database was changed.");
-    assert_same(&before, &world.fingerprints().await);
+    assert_eq!(world.value("a", "to_regclass('v') is null").await, "true");
     assert_eq!(scratch(&world, "a").await, "0");
 }
