@@ -27,6 +27,10 @@ use super::snapshots;
 use super::step::{self, Context};
 use super::survey::{Survey, survey};
 
+/// Files that are on their way into the store at once. Each is a create that waits for the disk, or for the bucket: on a disk
+/// those that wait together are written together.
+const KEPT_AT_ONCE: usize = 64;
+
 /// What the operator asked for.
 #[derive(Debug, Clone, Default)]
 pub struct ApplyOptions {
@@ -232,7 +236,7 @@ impl Release<'_> {
             }
         }
         let kept = stream::iter(files).map(|(key, text)| async move { self.store.put_new(&key, text).await });
-        kept.buffer_unordered(8).collect::<Vec<_>>().await.into_iter().collect::<Result<(), _>>()?;
+        kept.buffer_unordered(KEPT_AT_ONCE).collect::<Vec<_>>().await.into_iter().collect::<Result<(), _>>()?;
         Ok(())
     }
 
