@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
 use miette::{NamedSource, SourceSpan};
-use sqlx::{PgConnection, Row};
 use sqlx::postgres::PgErrorPosition;
+use sqlx::{PgConnection, Row};
 
 use crate::journal::ledger::{self, Author};
 use crate::outside::postgres::{PgError, Said, ask_one, connect, database_error, made, query_error};
