@@ -5,7 +5,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use crate::names::{RunId, StepName};
-use crate::outside::postgres::{PgError, query_error};
+use crate::outside::postgres::{PgError, ask, ask_one, query_error};
 use crate::sql::quote::literal;
 
 /// What a database needs to hold a ledger. It stands in the transaction of the first migration, so that a first migration
@@ -60,20 +60,17 @@ pub struct Applied {
 /// # Errors
 /// The query failed.
 pub async fn read(session: &mut PgConnection) -> Result<Option<Vec<Applied>>, PgError> {
-    let there: bool = sqlx::query_scalar("select to_regclass('migrate.ledger') is not null")
-        .fetch_one(&mut *session)
-        .await
-        .map_err(query_error("looking for the ledger"))?;
+    let there = ask_one(session, "select to_regclass('migrate.ledger') is not null").await;
+    let there: bool = there.and_then(|row| row.try_get(0)).map_err(query_error("looking for the ledger"))?;
     if !there {
         return Ok(None);
     }
-    let rows = sqlx::query(
+    let rows = ask(
+        session,
         "select step, name, checksum, run, state = 'applied', started_at, (to_jsonb(l) ->> 'progress')::int from \
          migrate.ledger l order by started_at, step, name",
-    )
-    .fetch_all(session)
-    .await
-    .map_err(query_error("reading the ledger"))?;
+    );
+    let rows = rows.await.map_err(query_error("reading the ledger"))?;
     rows.iter().map(row).collect::<Result<_, _>>().map(Some).map_err(query_error("reading the ledger"))
 }
 

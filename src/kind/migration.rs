@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
 use miette::{NamedSource, SourceSpan};
-use sqlx::PgConnection;
 use sqlx::postgres::PgErrorPosition;
+use sqlx::{PgConnection, Row};
 
 use crate::journal::ledger::{self, Author};
-use crate::outside::postgres::{PgError, Said, connect, database_error, made, query_error};
+use crate::outside::postgres::{PgError, Said, ask_one, connect, database_error, made, query_error};
 use crate::outside::url::DatabaseUrl;
 use crate::sql::{statements, transaction};
 
@@ -141,7 +141,7 @@ impl<'a> Session<'a> {
     /// The server does not answer.
     pub async fn open(url: &'a DatabaseUrl, application: &str) -> Result<Self, PgError> {
         let mut connection = connect(url, application).await?;
-        let pid = sqlx::query_scalar("select pg_backend_pid()").persistent(false).fetch_one(&mut connection).await;
+        let pid = ask_one(&mut connection, "select pg_backend_pid()").await.and_then(|row| row.try_get(0));
         let pid = pid.map_err(query_error("asking for the session's process"))?;
         Ok(Self { connection, watch: Watch::new(url, application, pid) })
     }

@@ -25,7 +25,11 @@ use super::rollback::{self, Request};
 use super::saved::SavedPlan;
 use super::snapshots;
 use super::step::{self, Context};
-use super::survey::{Survey, survey};
+use super::survey::{self, Survey};
+
+/// Files that are on their way into the store at once. Each is a create that waits for the disk, or for the bucket: on a disk
+/// those that wait together are written together.
+const KEPT_AT_ONCE: usize = 64;
 
 /// What the operator asked for.
 #[derive(Debug, Clone, Default)]
@@ -56,11 +60,14 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     let mut report = RunReport::new(&plan.target.name);
     world.tell(Event::Stage(Stage::Preflight));
     let run = RunId::generate(clock::now());
-    let mut locks = Locks::take(world, &run, &databases(plan, options)).await.map_err(refused)?;
+    let (databases, only) = (databases(plan, options), options.only.as_ref());
+    // Sessions take a while to open; what they are for waits for the locks.
+    let (locks, sessions) = futures::join!(Locks::take(world, &run, &databases), survey::open(plan, only));
+    let mut locks = locks.map_err(refused)?;
     if let Some(unfinished) = super::unfinished(store, &plan.target.name).await.or_fail()? {
         return Err(Failure::untouched(Blame::Busy, unfinished));
     }
-    let survey = survey(world, plan, options.only.as_ref()).await.all_reachable().or_fail()?;
+    let survey = survey::look_through(world, plan, sessions).await.all_reachable().or_fail()?;
     survey.no_drift(plan).or_blame(Blame::Drift)?;
     if let Some(saved) = &options.saved {
         saved.still_matches(plan, &survey, options.only.as_ref()).or_blame(Blame::Drift)?;
@@ -235,7 +242,7 @@ impl Release<'_> {
             }
         }
         let kept = stream::iter(files).map(|(key, text)| async move { self.store.put_new(&key, text).await });
-        kept.buffer_unordered(8).collect::<Vec<_>>().await.into_iter().collect::<Result<(), _>>()?;
+        kept.buffer_unordered(KEPT_AT_ONCE).collect::<Vec<_>>().await.into_iter().collect::<Result<(), _>>()?;
         Ok(())
     }
 
