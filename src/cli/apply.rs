@@ -126,6 +126,7 @@ pub fn text(report: &RunReport) -> String {
     let mut text = format!("{run}: {outcome}, in {}\n", seconds(report.seconds));
     for it in report.databases.iter().filter(|it| it.applied > 0 || it.rolled_back) {
         let back = match (&it.kept_as, it.rolled_back) {
+            (None, true) if it.via == Some("down") => ", rolled back by undoing them; nothing else was touched".into(),
             (Some(kept), true) => format!(", rolled back from its snapshot; the replaced database is kept as {kept}"),
             (None, true) => ", rolled back".into(),
             _ => String::new(),

@@ -21,7 +21,7 @@ use crate::world::World;
 use super::doctor;
 use super::lock::{LockError, Locks};
 use super::report::RunReport;
-use super::rollback::{self, Request};
+use super::rollback::{self, Request, Way};
 use super::saved::SavedPlan;
 use super::snapshots;
 use super::step::{self, Context};
@@ -287,7 +287,7 @@ impl Release<'_> {
     /// A rollback a second after the failure is the same code as one next week: it begins from the journal.
     async fn take_back(&self, why: &str, report: &mut RunReport) -> Result<Vec<DatabaseName>, Failure> {
         let state = journal::state(self.store, self.journal.run()).await.or_fail()?;
-        let request = Request { state: &state, only: None, why: "failure", message: Some(why) };
+        let request = Request { state: &state, way: Way::Snapshot, only: None, why: "failure", message: Some(why) };
         rollback::carry_back(self.world, self.store, self.journal, &self.plan.databases, &request, report).await
     }
 

@@ -11,7 +11,7 @@ use crate::failure::{Blame, Failure, OrFail, list};
 use crate::journal::Journal;
 use crate::journal::entry::{Command, Fact, Identity, Outcome};
 use crate::journal::ledger::{Author, CREATE};
-use crate::kind::migration::{self, MigrationError, Session, Setting};
+use crate::kind::migration::{self, Direction, MigrationError, Session, Setting};
 use crate::kind::{Kind, Migration, alembic, refinery_history};
 use crate::names::{DatabaseName, RunId, StepName};
 use crate::outside::clock;
@@ -411,8 +411,7 @@ async fn prove_one(
         let there = |(index, file): &(usize, &Migration)| !pending.contains(index) || it.adopted.contains(&file.name);
         for (_, file) in all.iter().enumerate().filter(there) {
             let setting = Setting {
-                author: &author(world, &run, step),
-                has_ledger,
+                direction: Direction::Forward { author: &author(world, &run, step), has_ledger },
                 before: &[],
                 also: &[],
                 limits: plan.limits(step),
@@ -420,7 +419,7 @@ async fn prove_one(
                 on_older: &|_| (),
             };
             let unprovable = |source| BaselineError::Unprovable { database: name.clone(), source };
-            migration::apply(&mut session, file, &setting).await.map_err(unprovable)?;
+            migration::carry(&mut session, file, &setting).await.map_err(unprovable)?;
             has_ledger = true;
         }
     }
