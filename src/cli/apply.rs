@@ -60,7 +60,7 @@ async fn prepared(context: &Context<'_>, plan: &Plan, args: ApplyArgs) -> Result
     };
     let store = context.store(Some(plan), None)?;
     if !args.yes {
-        let survey = survey(context.world, plan, options.only.as_ref()).await.all_reachable().or_fail()?;
+        let survey = survey(context.world, plan, options.only.as_ref()).await.whole(plan)?;
         let prospectus = Prospectus::new(plan, &survey, options.only.as_ref()).with_hazards(plan, &survey);
         let question = super::plan::text(&prospectus);
         context.console.confirm(false, &question, &[plan.target.name.to_string()])?;

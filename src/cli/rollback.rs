@@ -91,7 +91,8 @@ fn still_changed(state: &RunState, error: RollbackError) -> Failure {
     if matches!(error, RollbackError::UnknownDatabase { .. }) {
         return Failure::untouched(Blame::Usage, error);
     }
-    Failure { blame: Blame::Work, aftermath: Aftermath::changed(state, changed), error: Box::new(error) }
+    let blame = if error.is_interruption() { Blame::Interrupted } else { Blame::Work };
+    Failure { blame, aftermath: Aftermath::changed(state, changed), error: Box::new(error) }
 }
 
 fn nothing(context: &Context<'_>, state: &RunState) -> Ended {

@@ -1,6 +1,8 @@
 //! `kind = "alembic"`: revisions as Alembic's own script directory lists them, asked through the step's interpreter without
 //! touching a database. `alembic_version` says what a database has; Alembic itself applies what it lacks.
 
+mod version_table;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -9,39 +11,91 @@ use sqlx::PgConnection;
 
 use crate::outside::child::{self, ChildError};
 use crate::outside::interrupt::Interrupt;
-use crate::outside::postgres::{PgError, query_error};
+use crate::outside::postgres::{PgError, made, query_error};
 use crate::sql::checksum::checksum;
 use crate::sql::directives::Budget;
+use crate::sql::transaction;
 
-use super::Migration;
+pub use version_table::VersionTable;
+
 use super::limits::Limits;
 use super::program::Surroundings;
+use super::{Down, Migration};
+use version_table::Said;
 
-/// Lists all revisions, parents first.
+/// Lists all revisions, parents first, and which table says what a database has. That only `env.py` knows: it is run in offline
+/// mode, in which it opens no session, with nothing to render; and it is looked through for what it says in online mode.
 const LIST: &str = r#"
-import json, sys
+import ast, io, json, sys, traceback
 from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
-scripts = ScriptDirectory.from_config(Config(sys.argv[1]))
+config = Config(sys.argv[1], output_buffer=io.StringIO())
+scripts = ScriptDirectory.from_config(config)
+answer = {"broken": None, "revisions": [], "heads": [], "learned": None, "said": []}
 down = lambda it: [] if it is None else [it] if isinstance(it, str) else list(it)
-found = [
-    {"revision": it.revision, "parents": down(it.down_revision), "depends": down(it.dependencies), "path": it.path}
-    for it in scripts.walk_revisions()
-]
-with open(sys.argv[2], "w", encoding="utf-8") as answer:
-    json.dump({"revisions": list(reversed(found)), "heads": list(scripts.get_heads())}, answer)
+try:
+    found = [
+        {"revision": it.revision, "parents": down(it.down_revision), "depends": down(it.dependencies), "path": it.path,
+         "goes_down": callable(getattr(it.module, "downgrade", None))}
+        for it in scripts.walk_revisions()
+    ]
+    answer["revisions"], answer["heads"] = list(reversed(found)), list(scripts.get_heads())
+except Exception as error:
+    answer["broken"] = "".join(traceback.format_exception_only(type(error), error)).strip()
+
+def see(revision, context):
+    answer["learned"] = [context.version_table_schema, context.version_table]
+    return []
+
+if not answer["broken"]:
+    try:
+        with EnvironmentContext(config, scripts, fn=see, as_sql=True, destination_rev="head"):
+            scripts.run_env()
+    except (Exception, SystemExit):
+        traceback.print_exc()
+    try:
+        with open(scripts.env_py_location, "rb") as file:
+            calls = [it for it in ast.walk(ast.parse(file.read())) if isinstance(it, ast.Call)]
+        for word in (word for it in calls for word in it.keywords if word.arg in ("version_table", "version_table_schema")):
+            constant = isinstance(word.value, ast.Constant)
+            answer["said"].append({"schema": word.arg == "version_table_schema", "constant": constant,
+                                   "value": str(word.value.value) if constant and word.value.value is not None else None})
+    except (OSError, SyntaxError):
+        traceback.print_exc()
+with open(sys.argv[2], "w", encoding="utf-8") as file:
+    json.dump(answer, file)
 "#;
 
-/// Renders the SQL of each revision that is named, from its parent on.
+/// Renders the SQL of each span that is named, up or down. The table that says what a database has may be there already, and
+/// stays when it is empty again, as in Alembic's online mode. A way down that cannot be rendered is none; a way up that
+/// cannot is an error.
 const RENDER: &str = r#"
-import io, json, sys
+import io, json, sys, traceback
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy.schema import CreateTable
+make = MigrationContext.__init__
+
+def make_and_keep_table(self, *args, **more):
+    make(self, *args, **more)
+    if self.as_sql:
+        self._version.create = lambda *_, **__: self.impl._exec(CreateTable(self._version, if_not_exists=True))
+        self._version.drop = lambda *_, **__: None
+
+MigrationContext.__init__ = make_and_keep_table
 rendered = []
-for span in sys.argv[3:]:
+for span in sys.argv[4:]:
     text = io.StringIO()
-    command.upgrade(Config(sys.argv[1], output_buffer=text), span, sql=True)
-    rendered.append(text.getvalue())
+    try:
+        getattr(command, sys.argv[3])(Config(sys.argv[1], output_buffer=text), span, sql=True)
+        rendered.append(text.getvalue())
+    except (Exception, SystemExit):
+        if sys.argv[3] == "upgrade":
+            raise
+        traceback.print_exc()
+        rendered.append(None)
 with open(sys.argv[2], "w", encoding="utf-8") as answer:
     json.dump(rendered, answer)
 "#;
@@ -77,8 +131,12 @@ pub enum AlembicMode {
 pub struct Revisions {
     /// Parents first.
     pub migrations: Vec<Migration>,
+    /// The table that says what a database has.
+    pub version_table: VersionTable,
     /// The parents of each revision, and what it depends on.
     parents: BTreeMap<String, Vec<String>>,
+    /// Those that Alembic itself can take back: they have a `downgrade()`.
+    go_down: BTreeSet<String>,
 }
 
 /// Why there are no revisions to apply.
@@ -116,6 +174,30 @@ pub enum AlembicError {
         /// Which.
         heads: String,
     },
+    /// A file is not what Alembic understands.
+    #[error("Alembic cannot read its revisions in {}: {message}", shown.display())]
+    #[diagnostic(code("alembic.broken"), help("Correct the file: `python -m alembic history` must work there."))]
+    Broken {
+        /// The folder.
+        shown: PathBuf,
+        /// What Python said.
+        message: String,
+    },
+    /// What a database has cannot be known.
+    #[error("{}: it cannot be told in which table Alembic keeps its version: {reason}", shown.join("env.py").display())]
+    #[diagnostic(
+        code("alembic.version_table"),
+        help(
+            "Give `version_table` and `version_table_schema` as the same constants to every `context.configure` in `env.py`, \
+             offline and online."
+        )
+    )]
+    VersionTable {
+        /// The folder.
+        shown: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// What Alembic renders for a revision depends on more than one parent.
     #[error("revision `{revision}` cannot be rendered as SQL: it does not follow `{before}` alone")]
     #[diagnostic(
@@ -150,8 +232,11 @@ pub enum AlembicError {
 
 #[derive(Deserialize)]
 struct Answer {
+    broken: Option<String>,
     revisions: Vec<Listed>,
     heads: Vec<String>,
+    learned: Option<(Option<String>, String)>,
+    said: Vec<Said>,
 }
 
 #[derive(Deserialize)]
@@ -160,13 +245,24 @@ struct Listed {
     parents: Vec<String>,
     depends: Vec<String>,
     path: PathBuf,
+    goes_down: bool,
 }
 
 impl Alembic {
     /// The command line that brings a database up to `revision`.
     #[must_use]
     pub fn upgrade(&self, revision: &str) -> Vec<String> {
-        let words = [self.interpreter.as_str(), "-m", "alembic", "-c", &self.config, "upgrade", revision];
+        self.alembic("upgrade", revision)
+    }
+
+    /// The command line that takes a database back to `revision`, or to `base`.
+    #[must_use]
+    pub fn downgrade(&self, revision: &str) -> Vec<String> {
+        self.alembic("downgrade", revision)
+    }
+
+    fn alembic(&self, command: &str, revision: &str) -> Vec<String> {
+        let words = [self.interpreter.as_str(), "-m", "alembic", "-c", &self.config, command, revision];
         words.map(str::to_owned).into()
     }
 
@@ -176,16 +272,52 @@ impl Alembic {
     /// Alembic cannot be asked, or has several heads.
     pub async fn revisions(&self, interrupt: &Interrupt, limits: &Limits) -> Result<Revisions, AlembicError> {
         let answer: Answer = self.ask(LIST, &[], interrupt, limits).await?;
-        if answer.heads.len() > 1 {
-            return Err(AlembicError::Heads { shown: self.shown.clone(), heads: answer.heads.join(", ") });
+        let shown = || self.shown.clone();
+        if let Some(message) = answer.broken {
+            return Err(AlembicError::Broken { shown: shown(), message });
         }
-        let mut migrations = Vec::new();
-        let mut parents = BTreeMap::new();
+        if answer.heads.len() > 1 {
+            return Err(AlembicError::Heads { shown: shown(), heads: answer.heads.join(", ") });
+        }
+        let version_table = VersionTable::of(answer.learned, &answer.said);
+        let version_table = version_table.map_err(|reason| AlembicError::VersionTable { shown: shown(), reason })?;
+        let (mut migrations, mut parents, mut go_down) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
         for it in answer.revisions {
             migrations.push(self.migration(&it)?);
+            if it.goes_down && self.mode == AlembicMode::Online {
+                go_down.insert(it.revision.clone());
+            }
             parents.insert(it.revision, [it.parents, it.depends].concat());
         }
-        Ok(Revisions { migrations, parents })
+        Ok(Revisions { migrations, version_table, parents, go_down })
+    }
+
+    /// Gives the revisions at `pending` the way back that Alembic renders, each where it can. In online mode nothing is
+    /// rendered: Alembic itself takes them back.
+    ///
+    /// # Errors
+    /// Alembic cannot be asked.
+    pub async fn add_ways_back(
+        &self,
+        revisions: &mut Revisions,
+        pending: &[usize],
+        interrupt: &Interrupt,
+        limits: &Limits,
+    ) -> Result<(), AlembicError> {
+        let names: Vec<String> = pending.iter().map(|at| revisions.migrations[*at].name.clone()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        // What does not stand in one row cannot be applied in this mode, and is refused there by name.
+        let (AlembicMode::Sql, Ok(spans), false) = (self.mode, revisions.spans(&names), names.is_empty()) else {
+            return Ok(());
+        };
+        let turned = spans.iter().filter_map(|span| span.split_once(':')).map(|(parent, it)| format!("{it}:{parent}"));
+        let words: Vec<String> = std::iter::once("downgrade".to_owned()).chain(turned).collect();
+        let texts: Vec<Option<String>> = self.ask(RENDER, &words, interrupt, limits).await?;
+        for (at, text) in pending.iter().zip(texts) {
+            let unit = &mut revisions.migrations[*at];
+            unit.down = text.and_then(|text| way_back(unit, &text));
+        }
+        Ok(())
     }
 
     /// The SQL of each of `pending`, in order.
@@ -199,7 +331,8 @@ impl Alembic {
         interrupt: &Interrupt,
         limits: &Limits,
     ) -> Result<Vec<String>, AlembicError> {
-        self.ask(RENDER, &revisions.spans(pending)?, interrupt, limits).await
+        let words = [vec!["upgrade".to_owned()], revisions.spans(pending)?].concat();
+        self.ask(RENDER, &words, interrupt, limits).await
     }
 
     async fn ask<T: serde::de::DeserializeOwned>(
@@ -239,6 +372,28 @@ impl Alembic {
     }
 }
 
+/// The rendered way back, if it can be sent in one transaction.
+fn way_back(unit: &Migration, text: &str) -> Option<Down> {
+    let text = transaction::sendable(text, true).ok()?;
+    let path = unit.path.with_extension("py.down.sql");
+    let checksum = checksum(&text);
+    Some(Down { path, text, checksum, first_line: 1, transactional: true, budget: Budget::default() })
+}
+
+impl AlembicError {
+    /// Whether a signal to us ended the question.
+    #[must_use]
+    pub fn is_interruption(&self) -> bool {
+        matches!(self, Self::List { source: ChildError::Interrupted(_), .. })
+    }
+
+    /// Whether the folder is to blame, as a bad file of any other kind would be.
+    #[must_use]
+    pub fn is_about_files(&self) -> bool {
+        matches!(self, Self::Heads { .. } | Self::Broken { .. } | Self::VersionTable { .. } | Self::File { .. })
+    }
+}
+
 impl Revisions {
     /// What is to be rendered, each as Alembic writes it: `PARENT:REVISION`.
     fn spans(&self, pending: &[&str]) -> Result<Vec<String>, AlembicError> {
@@ -258,6 +413,42 @@ impl Revisions {
         Ok(spans)
     }
 
+    /// Whether Alembic itself can take a revision back.
+    #[must_use]
+    pub fn goes_down(&self, revision: &str) -> bool {
+        self.go_down.contains(revision)
+    }
+
+    /// Where Alembic has to go so that of `mine` nothing is left and of everything else nothing is lost: a revision, or
+    /// `base`. None: nothing of `mine` is applied any more.
+    ///
+    /// # Errors
+    /// There is no such place, in words.
+    pub fn way_down(&self, current: &[String], mine: &BTreeSet<String>) -> Result<Option<String>, String> {
+        let unknown = |it| format!("Alembic can't locate the database's revision `{it}`");
+        let applied = self.applied(current).map_err(unknown)?;
+        let mine: BTreeSet<&String> = applied.intersection(mine).collect();
+        let rest: BTreeSet<&String> = applied.iter().filter(|it| !mine.contains(it)).collect();
+        let of = |it: &String| self.parents.get(it).map(Vec::as_slice).unwrap_or_default();
+        if let Some(later) = rest.iter().find(|it| of(it).iter().any(|parent| mine.contains(parent))) {
+            return Err(format!("revision `{later}` stands on it, and is not of this run"));
+        }
+        let under = |it: &String| rest.iter().any(|other| of(other).contains(it));
+        let heads: Vec<&&String> = rest.iter().filter(|it| !under(it)).collect();
+        match heads.as_slice() {
+            _ if mine.is_empty() => Ok(None),
+            [] => Ok(Some("base".into())),
+            [head]
+                if mine
+                    .iter()
+                    .all(|it| self.applied(std::slice::from_ref(*it)).is_ok_and(|all| all.contains(**head))) =>
+            {
+                Ok(Some((**head).clone()))
+            }
+            _ => Err("the database was on several branches before it, and one downgrade does not lead there".into()),
+        }
+    }
+
     /// Everything that a database has whose `alembic_version` holds `current`.
     ///
     /// # Errors
@@ -275,22 +466,23 @@ impl Revisions {
     }
 }
 
-/// What `alembic_version` holds; nothing if there is no such table.
+/// What `alembic_version`, or the table in its place, holds; nothing if there is no such table.
 ///
 /// # Errors
 /// The query failed.
-pub async fn current(session: &mut PgConnection) -> Result<Vec<String>, PgError> {
-    let there: bool = sqlx::query_scalar("select to_regclass('alembic_version') is not null")
+pub async fn current(session: &mut PgConnection, table: &VersionTable) -> Result<Vec<String>, PgError> {
+    let there: bool = sqlx::query_scalar("select to_regclass($1) is not null")
+        .bind(table.quoted())
         .fetch_one(&mut *session)
         .await
-        .map_err(query_error("looking for alembic_version"))?;
+        .map_err(query_error(format!("looking for {table}")))?;
     if !there {
         return Ok(Vec::new());
     }
-    sqlx::query_scalar("select version_num::text from alembic_version order by 1")
+    sqlx::query_scalar(made(format!("select version_num::text from {} order by 1", table.quoted())))
         .fetch_all(session)
         .await
-        .map_err(query_error("reading alembic_version"))
+        .map_err(query_error(format!("reading {table}")))
 }
 
 #[cfg(test)]
@@ -301,6 +493,8 @@ mod tests {
         let all: [(&str, &[&str]); 5] = [("a", &[]), ("b", &["a"]), ("c", &["a"]), ("m", &["b", "c"]), ("z", &["m"])];
         Revisions {
             migrations: Vec::new(),
+            version_table: VersionTable::default(),
+            go_down: BTreeSet::new(),
             parents: all.iter().map(|(it, up)| ((*it).into(), up.iter().map(|it| (*it).into()).collect())).collect(),
         }
     }
@@ -328,5 +522,22 @@ mod tests {
         assert_eq!(applied(&["c"]), Ok("a c".into()));
         assert_eq!(applied(&["m"]), Ok("a b c m".into()));
         assert_eq!(applied(&["gone"]), Err("gone".into()));
+    }
+
+    #[test]
+    fn a_way_down_takes_back_what_is_meant_and_nothing_else() {
+        let revisions = revisions();
+        let way = |current: &str, mine: &[&str]| {
+            let mine = mine.iter().map(|it| (*it).to_owned()).collect();
+            revisions.way_down(&[current.to_owned()], &mine)
+        };
+        assert_eq!(way("b", &["b"]), Ok(Some("a".into())));
+        assert_eq!(way("b", &["a", "b"]), Ok(Some("base".into())));
+        assert_eq!(way("m", &["m", "b", "c"]), Ok(Some("a".into())));
+        assert_eq!(way("a", &["b"]), Ok(None));
+        assert!(way("m", &["m"]).expect_err("two heads before").contains("several branches"));
+        assert!(way("m", &["b", "m"]).is_err_and(|why| why.contains("several branches")), "c stays, a goes with b");
+        assert!(way("z", &["m"]).expect_err("z is above").contains("`z` stands on it"));
+        assert!(way("gone", &["m"]).expect_err("unknown").contains("can't locate"));
     }
 }

@@ -60,7 +60,7 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     if let Some(unfinished) = super::unfinished(store, &plan.target.name).await.or_fail()? {
         return Err(Failure::untouched(Blame::Busy, unfinished));
     }
-    let survey = survey(world, plan, options.only.as_ref()).await.all_reachable().or_fail()?;
+    let survey = survey(world, plan, options.only.as_ref()).await.whole(plan)?;
     survey.no_drift(plan).or_blame(Blame::Drift)?;
     if let Some(saved) = &options.saved {
         saved.still_matches(plan, &survey, options.only.as_ref()).or_blame(Blame::Drift)?;

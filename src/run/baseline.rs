@@ -152,7 +152,7 @@ fn failed(database: &DatabaseName) -> impl Fn(PgError) -> BaselineError {
 /// # Errors
 /// Nothing says what the databases have, or what says it has gaps.
 pub async fn look(world: &World, plan: &Plan, through: &Through) -> Result<(Survey, Vec<Adoption>), Failure> {
-    let survey = survey(world, plan, None).await.all_reachable().or_fail()?;
+    let survey = survey(world, plan, None).await.whole(plan)?;
     if let Through::Migration(step, name) = through {
         let known = plan
             .steps
@@ -234,8 +234,10 @@ async fn from_ledgers(
     };
     match &step.kind {
         Kind::Alembic(_) => {
-            let current = alembic::current(session).await.map_err(failed(&step.database))?;
-            return Ok(applied_otherwise("alembic_version", !current.is_empty()));
+            let Some(revisions) = &state.listed else { return Ok(None) };
+            let table = &revisions.version_table;
+            let current = alembic::current(session, table).await.map_err(failed(&step.database))?;
+            return Ok(applied_otherwise(&table.to_string(), !current.is_empty()));
         }
         Kind::Refinery(_) => {
             let there = refinery_history::is_there(session).await.map_err(failed(&step.database))?;

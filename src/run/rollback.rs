@@ -127,6 +127,18 @@ pub enum RollbackError {
     Interrupted(#[from] Interrupted),
 }
 
+impl RollbackError {
+    /// Whether a signal to us was the cause.
+    #[must_use]
+    pub fn is_interruption(&self) -> bool {
+        match self {
+            Self::Interrupted(_) | Self::Snapshot(SnapshotError::Interrupted(_)) => true,
+            Self::Undo(it) => it.is_interruption(),
+            _ => false,
+        }
+    }
+}
+
 /// The way back.
 #[derive(Debug, Clone, Copy)]
 pub enum Way<'a> {
@@ -344,11 +356,7 @@ pub async fn carry_back(
 
 /// A rollback that failed: what it did not take back is still changed.
 fn left(state: &RunState, report: &RunReport, error: RollbackError) -> Failure {
-    let blame = match &error {
-        RollbackError::Interrupted(_) | RollbackError::Snapshot(SnapshotError::Interrupted(_)) => Blame::Interrupted,
-        RollbackError::Undo(it) if it.is_interruption() => Blame::Interrupted,
-        _ => Blame::Work,
-    };
+    let blame = if error.is_interruption() { Blame::Interrupted } else { Blame::Work };
     Failure { blame, aftermath: aftermath(state, report), error: Box::new(error) }
 }
 

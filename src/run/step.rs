@@ -120,6 +120,11 @@ impl<'a> Context<'a> {
         Self { world, plan, journal, store, has_ledger: Mutex::new(has_ledger), ended: Mutex::default() }
     }
 
+    /// For a run that is taken back.
+    pub(super) fn back(world: &'a World, plan: &'a Plan, store: &'a Store, journal: &'a Journal) -> Self {
+        Self { world, plan, journal, store, has_ledger: Mutex::default(), ended: Mutex::default() }
+    }
+
     /// What our sessions call themselves.
     pub(super) fn application(&self) -> String {
         format!("migrate {}", self.journal.run())

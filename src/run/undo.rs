@@ -5,6 +5,7 @@
 //! the migration was applied: the files of a checkout may have changed since. A row goes in the transaction that undoes its
 //! migration, so that the rows always say what is left to be undone.
 
+mod alembic;
 mod error;
 mod look;
 
@@ -27,6 +28,7 @@ use crate::outside::store::Store;
 use crate::plan::Step;
 use crate::world::World;
 
+use alembic::Downgrade;
 pub use error::{UndoError, WhyNot};
 
 use super::report::RunReport;
@@ -71,6 +73,8 @@ pub struct Unit {
 enum How {
     /// By its down script, with these statements in its transaction.
     Script { script: Box<Migration>, also: Vec<String> },
+    /// By Alembic itself, which goes back to a revision.
+    Downgrade(Downgrade),
 }
 
 impl Unit {
@@ -86,6 +90,14 @@ impl Unit {
 struct Progress {
     undone: Vec<String>,
     left: Vec<String>,
+}
+
+impl Progress {
+    fn took(&mut self, step: &StepName, gone: &[String]) {
+        let names: Vec<String> = gone.iter().map(|name| format!("{step}/{name}")).collect();
+        self.left.retain(|it| !names.contains(it));
+        self.undone.extend(names);
+    }
 }
 
 impl<'a> Undo<'a> {
@@ -155,25 +167,33 @@ impl<'a> Undo<'a> {
         let (begun, migrations) = (Instant::now(), unit.migrations.clone());
         let start = Fact::UndoStart { step: step.clone(), database: database.clone(), migrations: migrations.clone() };
         journal.write(start).await?;
-        let result = match &unit.how {
-            How::Script { script, also } => self.by_script(unit, script, also, sessions).await,
+        let (gone, result) = match &unit.how {
+            How::Script { script, also } => match self.by_script(unit, script, also, sessions).await {
+                Ok(()) => (migrations.clone(), Ok(())),
+                Err(error) => (Vec::new(), Err(error)),
+            },
+            How::Downgrade(it) => self.by_alembic(journal, unit, it).await,
         };
-        if let Err(source) = result {
-            let message = source.to_string();
-            // What went wrong with the database matters more than what then goes wrong with the journal.
-            let _ = journal.write(Fact::UndoFailed { step, database, migrations, message }).await;
-            return Err(self.not_undone(unit, progress, source).into());
+        progress.took(&step, &gone);
+        if !gone.is_empty() {
+            let seconds = begun.elapsed().as_secs_f64();
+            let (database, step, migrations) = (database.clone(), step.clone(), gone.clone());
+            self.world.tell(Event::Undone { database, step, migrations, seconds });
         }
-        let seconds = begun.elapsed().as_secs_f64();
-        progress.undone.extend(unit.names());
-        progress.left.drain(..unit.migrations.len());
-        self.world.tell(Event::Undone {
-            database: database.clone(),
+        let undone = |migrations| Fact::Undone {
             step: step.clone(),
-            migrations: migrations.clone(),
-            seconds,
-        });
-        Ok(journal.write(Fact::Undone { step, database, migrations, seconds }).await?)
+            database: database.clone(),
+            migrations,
+            seconds: begun.elapsed().as_secs_f64(),
+        };
+        let Err(source) = result else { return Ok(journal.write(undone(gone)).await?) };
+        // What went wrong with the database matters more than what then goes wrong with the journal.
+        let (message, left) = (source.to_string(), migrations.into_iter().filter(|it| !gone.contains(it)).collect());
+        if !gone.is_empty() {
+            let _ = journal.write(undone(gone)).await;
+        }
+        let _ = journal.write(Fact::UndoFailed { step, database, migrations: left, message }).await;
+        Err(self.not_undone(unit, progress, source).into())
     }
 
     async fn by_script<'s>(
@@ -232,11 +252,11 @@ impl<'a> Undo<'a> {
             None => format!(", or restore what is still changed: `migrate rollback {run} --via snapshot`"),
             Some(_) => String::new(),
         };
+        let (undone, left) = (list(&progress.undone), list(&progress.left));
         let help = format!(
-            "Undone: {}. Not undone: {}. Remove what is in the way and go on with `migrate rollback {run} --via \
+            "{}Undone: {undone}. Not undone: {left}. Remove what is in the way and go on with `migrate rollback {run} --via \
              down`{snapshot}.",
-            list(&progress.undone),
-            list(&progress.left)
+            source.advice()
         );
         let (database, names) = (unit.database.clone(), unit.names().join(", "));
         Box::new(UndoError::Failed { database, names, help, source })

@@ -2,9 +2,12 @@
 
 use miette::Diagnostic;
 
+use crate::kind::alembic::AlembicError;
 use crate::kind::migration::MigrationError;
 use crate::names::{DatabaseName, RunId};
 use crate::outside::postgres::PgError;
+
+use super::super::step::StepError;
 
 /// Why a run was not taken back by down scripts.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -31,6 +34,17 @@ pub enum UndoError {
         /// What to do.
         help: String,
     },
+    /// Alembic cannot be asked for the way. Nothing was changed.
+    #[error("{database}: {source}")]
+    #[diagnostic(code("rollback.alembic"))]
+    Alembic {
+        /// The database.
+        database: DatabaseName,
+        /// Why.
+        #[source]
+        #[diagnostic_source]
+        source: AlembicError,
+    },
     /// One was not undone.
     #[error("{database}: {names} was not undone")]
     #[diagnostic(code("rollback.not_undone"), help("{help}"))]
@@ -55,24 +69,43 @@ pub enum WhyNot {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Script(#[from] MigrationError),
+    /// Alembic.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Program(#[from] StepError),
     /// No session.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Database(#[from] PgError),
 }
 
+impl WhyNot {
+    /// What else helps: who was in the way, where a program's output is. That a file should be corrected does not.
+    pub(super) fn advice(&self) -> String {
+        let own = match self {
+            Self::Script(MigrationError::Statement(it)) if it.blockers.is_empty() => None,
+            _ => self.help().map(|help| help.to_string()),
+        };
+        own.map_or_else(String::new, |help| help + "\n")
+    }
+}
+
 impl UndoError {
     /// Whether a signal to us was the cause.
     #[must_use]
     pub fn is_interruption(&self) -> bool {
-        false
+        match self {
+            Self::Alembic { source, .. } => source.is_interruption(),
+            Self::Failed { source: WhyNot::Program(StepError::Program(it)), .. } => it.is_interruption(),
+            _ => false,
+        }
     }
 
     /// Whether what failed may have left something behind.
     #[must_use]
     pub fn may_have_changed(&self) -> bool {
         match self {
-            Self::NoWay { .. } | Self::CutOff { .. } => false,
+            Self::NoWay { .. } | Self::CutOff { .. } | Self::Alembic { .. } => false,
             Self::Failed { source: WhyNot::Script(MigrationError::Statement(it)), .. } => !it.transactional,
             Self::Failed { source: WhyNot::Database(_), .. } => false,
             Self::Failed { .. } => true,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::journal;
 use crate::journal::ledger::{self, Written};
 use crate::journal::state::{Changed, DatabaseState};
+use crate::kind::alembic::AlembicMode;
 use crate::kind::{Kind, Migration, refinery_history};
 use crate::names::DatabaseName;
 use crate::outside::postgres::connect;
@@ -16,7 +17,7 @@ use super::super::subject::failed;
 use super::{Ahead, How, Undo, UndoError, Unit};
 
 /// A row of the run, and where it is.
-type Row = (DatabaseName, Written);
+pub(super) type Row = (DatabaseName, Written);
 
 impl Undo<'_> {
     /// What is to be undone, in order.
@@ -36,7 +37,7 @@ impl Undo<'_> {
             rows.extend(found.into_iter().map(|row| (it.identity.name.clone(), row)));
         }
         self.none_cut_off(&rows)?;
-        ahead.units = self.units(rows, &mut reasons);
+        ahead.units = self.units(rows, &mut reasons).await?;
         if reasons.is_empty() { Ok(ahead) } else { Err(self.no_way(reasons).into()) }
     }
 
@@ -90,11 +91,15 @@ impl Undo<'_> {
     }
 
     /// The steps in reverse, and of each its rows, the last applied first. On one database, steps never run side by side.
-    fn units(&self, mut rows: Vec<Row>, reasons: &mut Vec<String>) -> Vec<Unit> {
+    async fn units(&self, mut rows: Vec<Row>, reasons: &mut Vec<String>) -> Result<Vec<Unit>, RollbackError> {
         let mut units = Vec::new();
         for step in self.down.plan.steps.iter().rev() {
-            let (here, others) = rows.into_iter().partition(|(_, row)| row.step == step.name);
+            let (here, others): (Vec<Row>, _) = rows.into_iter().partition(|(_, row)| row.step == step.name);
             rows = others;
+            if matches!(&step.kind, Kind::Alembic(it) if it.mode == AlembicMode::Online) && !here.is_empty() {
+                units.extend(self.by_alembic_ahead(&step.name, &here, reasons).await?);
+                continue;
+            }
             for (database, row) in here {
                 match self.unit(&step.kind, database, &row) {
                     Ok(unit) => units.push(unit),
@@ -104,7 +109,7 @@ impl Undo<'_> {
         }
         let strangers = rows.iter().map(|(database, row)| without(database, row, "its step is not in the run's plan"));
         reasons.extend(strangers);
-        units
+        Ok(units)
     }
 
     fn unit(&self, kind: &Kind, database: DatabaseName, row: &Written) -> Result<Unit, String> {
@@ -135,7 +140,7 @@ impl Undo<'_> {
     }
 }
 
-fn without(database: &DatabaseName, row: &Written, reason: &str) -> String {
+pub(super) fn without(database: &DatabaseName, row: &Written, reason: &str) -> String {
     format!("  {}/{} on {database}: {reason}", row.step, row.name)
 }
 
