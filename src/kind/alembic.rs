@@ -1,6 +1,8 @@
 //! `kind = "alembic"`: revisions as Alembic's own script directory lists them, asked through the step's interpreter without
 //! touching a database. `alembic_version` says what a database has; Alembic itself applies what it lacks.
 
+mod error;
+mod revisions;
 mod version_table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,13 +11,16 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use sqlx::PgConnection;
 
-use crate::outside::child::{self, ChildError};
+use crate::outside::child;
 use crate::outside::interrupt::Interrupt;
 use crate::outside::postgres::{PgError, made, query_error};
 use crate::sql::checksum::checksum;
 use crate::sql::directives::Budget;
+use crate::sql::quote::literal;
 use crate::sql::transaction;
 
+pub use error::AlembicError;
+pub use revisions::Revisions;
 pub use version_table::VersionTable;
 
 use super::limits::Limits;
@@ -126,110 +131,6 @@ pub enum AlembicMode {
     Sql,
 }
 
-/// What Alembic's script directory holds.
-#[derive(Debug, Clone)]
-pub struct Revisions {
-    /// Parents first.
-    pub migrations: Vec<Migration>,
-    /// The table that says what a database has.
-    pub version_table: VersionTable,
-    /// The parents of each revision, and what it depends on.
-    parents: BTreeMap<String, Vec<String>>,
-    /// Those that Alembic itself can take back: they have a `downgrade()`.
-    go_down: BTreeSet<String>,
-}
-
-/// Why there are no revisions to apply.
-#[derive(Debug, thiserror::Error, miette::Diagnostic)]
-pub enum AlembicError {
-    /// Alembic could not be asked.
-    #[error("Alembic cannot be asked for its revisions in {}", shown.display())]
-    #[diagnostic(
-        code("alembic.list"),
-        help("Check `dir`, `config`, `interpreter` and `env`: `python -m alembic heads` must work there.")
-    )]
-    List {
-        /// The folder.
-        shown: PathBuf,
-        /// Why.
-        #[source]
-        source: ChildError,
-    },
-    /// Alembic answered, but not what was asked.
-    #[error("Alembic's answer in {} cannot be understood", shown.display())]
-    #[diagnostic(code("alembic.answer"), help("Alembic 1.5 or later is needed."))]
-    Answer {
-        /// The folder.
-        shown: PathBuf,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// There is more than one end.
-    #[error("Alembic has several heads in {}: {heads}", shown.display())]
-    #[diagnostic(code("alembic.heads"), help("Join them with `alembic merge heads`."))]
-    Heads {
-        /// The folder.
-        shown: PathBuf,
-        /// Which.
-        heads: String,
-    },
-    /// A file is not what Alembic understands.
-    #[error("Alembic cannot read its revisions in {}: {message}", shown.display())]
-    #[diagnostic(code("alembic.broken"), help("Correct the file: `python -m alembic history` must work there."))]
-    Broken {
-        /// The folder.
-        shown: PathBuf,
-        /// What Python said.
-        message: String,
-    },
-    /// What a database has cannot be known.
-    #[error("{}: it cannot be told in which table Alembic keeps its version: {reason}", shown.join("env.py").display())]
-    #[diagnostic(
-        code("alembic.version_table"),
-        help(
-            "Give `version_table` and `version_table_schema` as the same constants to every `context.configure` in `env.py`, \
-             offline and online."
-        )
-    )]
-    VersionTable {
-        /// The folder.
-        shown: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// What Alembic renders for a revision depends on more than one parent.
-    #[error("revision `{revision}` cannot be rendered as SQL: it does not follow `{before}` alone")]
-    #[diagnostic(
-        code("alembic.not_linear"),
-        help("Leave `mode = \"sql\"` away: Alembic itself knows its way through branches.")
-    )]
-    NotLinear {
-        /// The revision.
-        revision: String,
-        /// The one before it.
-        before: String,
-    },
-    /// No file for the answer.
-    #[error("there is no temporary file for Alembic's answer")]
-    #[diagnostic(code("alembic.exchange"), help("Check that the folder for temporary files can be written."))]
-    Exchange {
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file of a revision cannot be read.
-    #[error("{} cannot be read", path.display())]
-    #[diagnostic(code("alembic.file"))]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-}
-
 #[derive(Deserialize)]
 struct Answer {
     broken: Option<String>,
@@ -315,7 +216,7 @@ impl Alembic {
         let texts: Vec<Option<String>> = self.ask(RENDER, &words, interrupt, limits).await?;
         for (at, text) in pending.iter().zip(texts) {
             let unit = &mut revisions.migrations[*at];
-            unit.down = text.and_then(|text| way_back(unit, &text));
+            unit.down = text.and_then(|text| way_back(unit, &revisions.version_table, &text));
         }
         Ok(())
     }
@@ -372,98 +273,18 @@ impl Alembic {
     }
 }
 
-/// The rendered way back, if it can be sent in one transaction.
-fn way_back(unit: &Migration, text: &str) -> Option<Down> {
+/// The rendered way back, if it can be sent in one transaction. Alembic's own statement on the version table changes nothing
+/// where the database has gone on by other hands, and would not say so.
+fn way_back(unit: &Migration, table: &VersionTable, text: &str) -> Option<Down> {
     let text = transaction::sendable(text, true).ok()?;
+    let is_there = format!("SELECT FROM {} WHERE version_num = {}", table.quoted(), literal(&unit.name));
+    let message = literal(&format!("{table} does not have {}: the database has gone on", unit.name).replace('%', "%%"));
+    let text = format!(
+        "DO $migrate$ BEGIN IF NOT EXISTS ({is_there}) THEN RAISE EXCEPTION {message}; END IF; END $migrate$;\n{text}"
+    );
     let path = unit.path.with_extension("py.down.sql");
     let checksum = checksum(&text);
     Some(Down { path, text, checksum, first_line: 1, transactional: true, budget: Budget::default() })
-}
-
-impl AlembicError {
-    /// Whether a signal to us ended the question.
-    #[must_use]
-    pub fn is_interruption(&self) -> bool {
-        matches!(self, Self::List { source: ChildError::Interrupted(_), .. })
-    }
-
-    /// Whether the folder is to blame, as a bad file of any other kind would be.
-    #[must_use]
-    pub fn is_about_files(&self) -> bool {
-        matches!(self, Self::Heads { .. } | Self::Broken { .. } | Self::VersionTable { .. } | Self::File { .. })
-    }
-}
-
-impl Revisions {
-    /// What is to be rendered, each as Alembic writes it: `PARENT:REVISION`.
-    fn spans(&self, pending: &[&str]) -> Result<Vec<String>, AlembicError> {
-        let mut spans: Vec<String> = Vec::new();
-        for (at, revision) in pending.iter().enumerate() {
-            let parents = self.parents.get(*revision).map(Vec::as_slice).unwrap_or_default();
-            let follows = match at.checked_sub(1) {
-                Some(before) => parents.iter().map(String::as_str).eq([pending[before]]),
-                None => parents.len() < 2,
-            };
-            if !follows {
-                let before = at.checked_sub(1).map_or_else(|| parents.join(", "), |at| pending[at].to_owned());
-                return Err(AlembicError::NotLinear { revision: (*revision).to_owned(), before });
-            }
-            spans.push(format!("{}:{revision}", parents.first().map_or("base", String::as_str)));
-        }
-        Ok(spans)
-    }
-
-    /// Whether Alembic itself can take a revision back.
-    #[must_use]
-    pub fn goes_down(&self, revision: &str) -> bool {
-        self.go_down.contains(revision)
-    }
-
-    /// Where Alembic has to go so that of `mine` nothing is left and of everything else nothing is lost: a revision, or
-    /// `base`. None: nothing of `mine` is applied any more.
-    ///
-    /// # Errors
-    /// There is no such place, in words.
-    pub fn way_down(&self, current: &[String], mine: &BTreeSet<String>) -> Result<Option<String>, String> {
-        let unknown = |it| format!("Alembic can't locate the database's revision `{it}`");
-        let applied = self.applied(current).map_err(unknown)?;
-        let mine: BTreeSet<&String> = applied.intersection(mine).collect();
-        let rest: BTreeSet<&String> = applied.iter().filter(|it| !mine.contains(it)).collect();
-        let of = |it: &String| self.parents.get(it).map(Vec::as_slice).unwrap_or_default();
-        if let Some(later) = rest.iter().find(|it| of(it).iter().any(|parent| mine.contains(parent))) {
-            return Err(format!("revision `{later}` stands on it, and is not of this run"));
-        }
-        let under = |it: &String| rest.iter().any(|other| of(other).contains(it));
-        let heads: Vec<&&String> = rest.iter().filter(|it| !under(it)).collect();
-        match heads.as_slice() {
-            _ if mine.is_empty() => Ok(None),
-            [] => Ok(Some("base".into())),
-            [head]
-                if mine
-                    .iter()
-                    .all(|it| self.applied(std::slice::from_ref(*it)).is_ok_and(|all| all.contains(**head))) =>
-            {
-                Ok(Some((**head).clone()))
-            }
-            _ => Err("the database was on several branches before it, and one downgrade does not lead there".into()),
-        }
-    }
-
-    /// Everything that a database has whose `alembic_version` holds `current`.
-    ///
-    /// # Errors
-    /// The first of `current` that the script directory does not have.
-    pub fn applied(&self, current: &[String]) -> Result<BTreeSet<String>, String> {
-        let mut applied = BTreeSet::new();
-        let mut ahead: Vec<String> = current.to_vec();
-        while let Some(revision) = ahead.pop() {
-            let Some(parents) = self.parents.get(&revision) else { return Err(revision) };
-            if applied.insert(revision) {
-                ahead.extend(parents.iter().cloned());
-            }
-        }
-        Ok(applied)
-    }
 }
 
 /// What `alembic_version`, or the table in its place, holds; nothing if there is no such table.
@@ -483,61 +304,4 @@ pub async fn current(session: &mut PgConnection, table: &VersionTable) -> Result
         .fetch_all(session)
         .await
         .map_err(query_error(format!("reading {table}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn revisions() -> Revisions {
-        let all: [(&str, &[&str]); 5] = [("a", &[]), ("b", &["a"]), ("c", &["a"]), ("m", &["b", "c"]), ("z", &["m"])];
-        Revisions {
-            migrations: Vec::new(),
-            version_table: VersionTable::default(),
-            go_down: BTreeSet::new(),
-            parents: all.iter().map(|(it, up)| ((*it).into(), up.iter().map(|it| (*it).into()).collect())).collect(),
-        }
-    }
-
-    #[test]
-    fn only_what_stands_in_one_row_is_rendered() {
-        let spans = |pending: &[&str]| revisions().spans(pending).map_err(|error| error.to_string());
-        assert_eq!(spans(&["a", "b"]), Ok(vec!["base:a".to_owned(), "a:b".to_owned()]));
-        assert_eq!(spans(&["z"]), Ok(vec!["m:z".to_owned()]));
-        let wrong = |revision: &str, before: &str| {
-            Err(format!("revision `{revision}` cannot be rendered as SQL: it does not follow `{before}` alone"))
-        };
-        assert_eq!(spans(&["a", "b", "c", "m"]), wrong("c", "b"));
-        assert_eq!(spans(&["m"]), wrong("m", "b, c"));
-    }
-
-    #[test]
-    fn what_is_applied_follows_from_the_parents() {
-        let revisions = revisions();
-        let applied = |current: &[&str]| {
-            let current: Vec<String> = current.iter().map(|it| (*it).to_owned()).collect();
-            revisions.applied(&current).map(|it| it.into_iter().collect::<Vec<_>>().join(" "))
-        };
-        assert_eq!(applied(&[]), Ok(String::new()));
-        assert_eq!(applied(&["c"]), Ok("a c".into()));
-        assert_eq!(applied(&["m"]), Ok("a b c m".into()));
-        assert_eq!(applied(&["gone"]), Err("gone".into()));
-    }
-
-    #[test]
-    fn a_way_down_takes_back_what_is_meant_and_nothing_else() {
-        let revisions = revisions();
-        let way = |current: &str, mine: &[&str]| {
-            let mine = mine.iter().map(|it| (*it).to_owned()).collect();
-            revisions.way_down(&[current.to_owned()], &mine)
-        };
-        assert_eq!(way("b", &["b"]), Ok(Some("a".into())));
-        assert_eq!(way("b", &["a", "b"]), Ok(Some("base".into())));
-        assert_eq!(way("m", &["m", "b", "c"]), Ok(Some("a".into())));
-        assert_eq!(way("a", &["b"]), Ok(None));
-        assert!(way("m", &["m"]).expect_err("two heads before").contains("several branches"));
-        assert!(way("m", &["b", "m"]).is_err_and(|why| why.contains("several branches")), "c stays, a goes with b");
-        assert!(way("z", &["m"]).expect_err("z is above").contains("`z` stands on it"));
-        assert!(way("gone", &["m"]).expect_err("unknown").contains("can't locate"));
-    }
 }

@@ -60,7 +60,8 @@ impl Back<'_> {
         world.tell(Event::Stage(Stage::Swap));
         self.swap_all(world, journal, &restored, report).await?;
         self.subject.end(journal, request, &names).await?;
-        Ok(report.databases.iter().filter(|it| it.rolled_back).map(|it| it.name.clone()).collect())
+        let restored = report.databases.iter().filter(|it| it.rolled_back && it.via == Some("snapshot"));
+        Ok(restored.map(|it| it.name.clone()).collect())
     }
 
     /// The databases that have to be restored: those that the run changed. Where only the database knows, it is asked.

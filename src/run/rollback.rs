@@ -238,8 +238,10 @@ pub async fn rollback(
     let fresh = journal::state(store, &state.run).await.or_fail()?;
     let request = Request { state: &fresh, ..*request };
     let journal = Journal::go_on(world, store, &fresh);
-    carry_back(world, store, &journal, databases, &request, &mut report).await?;
-    report.outcome = Some(match report.databases.iter().any(|it| it.rolled_back) {
+    let went_back = carry_back(world, store, &journal, databases, &request, &mut report).await?;
+    // A rollback that was killed after its last database has only its end to write.
+    let only_ended = fresh.outcome.is_none() && report.databases.iter().any(|it| it.rolled_back);
+    report.outcome = Some(match !went_back.is_empty() || only_ended {
         true => Outcome::RolledBack,
         false => Outcome::NothingToDo,
     });
@@ -327,7 +329,7 @@ pub(super) fn newer(state: &RunState) -> RollbackError {
     RollbackError::Newer { run: state.run.clone(), version }
 }
 
-/// Takes the databases of a run back, with the locks held.
+/// Takes the databases of a run back, with the locks held, and gives those that went back now.
 ///
 /// # Errors
 /// Why it did not, and which databases are still changed.

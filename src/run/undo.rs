@@ -15,10 +15,10 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::event::{Event, Stage};
-use crate::journal::Journal;
 use crate::journal::entry::{Fact, Outcome};
 use crate::journal::ledger::DROP_IF_EMPTY;
 use crate::journal::state::Restore;
+use crate::journal::{Journal, JournalError};
 use crate::kind::Migration;
 use crate::kind::migration::{self, Direction, Session, Setting};
 use crate::names::{DatabaseName, StepName};
@@ -175,25 +175,29 @@ impl<'a> Undo<'a> {
             How::Downgrade(it) => self.by_alembic(journal, unit, it).await,
         };
         progress.took(&step, &gone);
-        if !gone.is_empty() {
-            let seconds = begun.elapsed().as_secs_f64();
-            let (database, step, migrations) = (database.clone(), step.clone(), gone.clone());
-            self.world.tell(Event::Undone { database, step, migrations, seconds });
-        }
-        let undone = |migrations| Fact::Undone {
-            step: step.clone(),
-            database: database.clone(),
-            migrations,
-            seconds: begun.elapsed().as_secs_f64(),
-        };
-        let Err(source) = result else { return Ok(journal.write(undone(gone)).await?) };
+        let written = self.tell_undone(journal, unit, &gone, begun.elapsed().as_secs_f64()).await;
+        let Err(source) = result else { return Ok(written?) };
         // What went wrong with the database matters more than what then goes wrong with the journal.
         let (message, left) = (source.to_string(), migrations.into_iter().filter(|it| !gone.contains(it)).collect());
-        if !gone.is_empty() {
-            let _ = journal.write(undone(gone)).await;
-        }
         let _ = journal.write(Fact::UndoFailed { step, database, migrations: left, message }).await;
         Err(self.not_undone(unit, progress, source).into())
+    }
+
+    async fn tell_undone(
+        &self,
+        journal: &Journal,
+        unit: &Unit,
+        gone: &[String],
+        seconds: f64,
+    ) -> Result<(), JournalError> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let (step, database, migrations) = (unit.step.clone(), unit.database.clone(), gone.to_vec());
+        let event =
+            Event::Undone { database: database.clone(), step: step.clone(), migrations: migrations.clone(), seconds };
+        self.world.tell(event);
+        journal.write(Fact::Undone { step, database, migrations, seconds }).await
     }
 
     async fn by_script<'s>(

@@ -9,6 +9,22 @@ use super::{alembic_folder, alembic_step, revision, two_way};
 use crate::harness::execute;
 use crate::world::{TestWorld, assert_same, finish, send, until};
 
+/// A rendered downgrade would undo the tables, and leave the version as it is, where somebody went on by hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rendered_downgrade_is_not_sent_to_a_database_that_went_on() {
+    let world = world("ald_went_on", &["os"], "mode = \"sql\"\n").await;
+    let before = world.fingerprints().await;
+    release(&world);
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    world.sql("os", "update alembic_version set version_num = 'd4'").await;
+    let after = world.fingerprints().await;
+    world.run(&DOWN).expect(4).says("alembic_version does not have c3: the database has gone on");
+    assert_same(&after, &world.fingerprints().await);
+    world.sql("os", "update alembic_version set version_num = 'c3'").await;
+    assert_eq!(world.json(0, &DOWN)["outcome"], "rolled_back");
+    assert_same(&before, &world.fingerprints().await);
+}
+
 /// A table, and rows in it: the second changes data.
 fn release(world: &TestWorld) {
     two_way(world, "b2", Some("a1"), "alter table first add column size int", "alter table first drop column size");

@@ -122,6 +122,8 @@ async fn some_databases_alone_and_then_the_others() {
     let now = world.fingerprints().await;
     assert!(now["chat"] == applied["chat"] && now["rag"] == before["rag"]);
     assert_eq!(world.json(0, &["status"])["unfinished_run"], Value::Null);
+    let again = world.json(0, &["rollback", "--via", "down", "--only", "rag", "--yes"]);
+    assert_eq!(again["outcome"], "nothing_to_do", "{again}");
     // The others by their snapshots: each database goes its own way.
     let back = world.json(0, &["rollback", &run, "--yes"]);
     let via: Vec<&Value> = back["databases"].as_array().expect("a list").iter().map(|it| &it["via"]).collect();
