@@ -143,6 +143,17 @@ pub enum Event {
         /// How long the databases were unreachable.
         seconds: f64,
     },
+    /// Migrations are undone, and their ledger rows gone.
+    Undone {
+        /// The database.
+        database: DatabaseName,
+        /// The step.
+        step: StepName,
+        /// The migrations, the last one first.
+        migrations: Vec<String>,
+        /// How long it took.
+        seconds: f64,
+    },
     /// Something that a person should know.
     Noted(String),
 }
@@ -166,6 +177,8 @@ pub enum Stage {
     Restore,
     /// Exchanging databases.
     Swap,
+    /// Undoing migrations one by one.
+    Undo,
 }
 
 /// Somebody who wants to know. Called from several tasks at once.

@@ -73,7 +73,7 @@ pub enum Command {
     Plan(PlanArgs),
     /// Carry the release: snapshots, migrations, checks; on failure, back
     Apply(ApplyArgs),
-    /// Take the databases that a run changed back to their snapshots
+    /// Take the databases that a run changed back: to their snapshots, or by undoing its migrations
     Rollback(RollbackArgs),
     /// Show what each database has, lacks, and which run was the last
     Status,
@@ -163,8 +163,10 @@ pub struct RollbackArgs {
 /// `rollback --via`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Via {
-    /// The cheapest that is proven for the run.
+    /// The snapshot.
     Auto,
+    /// Undo the run's migrations, the last one first: what was written since stays.
+    Down,
     /// Restore beside, then exchange.
     Snapshot,
 }

@@ -26,7 +26,7 @@ struct CannotSave {
 /// The plan is invalid, a database is unreachable, or files and ledgers disagree.
 pub async fn run(context: &Context<'_>, args: &PlanArgs) -> Ended {
     let plan = context.plan()?;
-    let survey = survey(context.world, &plan, None).await.all_reachable().or_fail()?;
+    let survey = survey(context.world, &plan, None).await.whole(&plan)?;
     survey.no_drift(&plan).or_blame(Blame::Drift)?;
     let prospectus = Prospectus::new(&plan, &survey, None).with_hazards(&plan, &survey);
     if let Some(path) = &args.out {

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use crate::failure::{Exit, OrFail};
+use crate::failure::{Blame, Exit, Failure, OrFail};
 use crate::names::{DatabaseName, RunId, TargetName};
+use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{MAINTENANCE, connect};
 use crate::plan::Plan;
 use crate::run::lock::who_holds;
@@ -58,6 +59,9 @@ pub async fn run(context: &Context<'_>) -> Ended {
     let store = context.store(Some(&plan), None)?;
     let (survey, unfinished) =
         tokio::join!(survey(context.world, &plan, None), crate::run::unfinished(&store, &plan.target.name));
+    if context.world.interrupt.requested() {
+        return Err(Failure::untouched(Blame::Interrupted, Interrupted));
+    }
     let unfinished = unfinished.or_fail()?;
     let status = Status {
         target: plan.target.name.clone(),
@@ -88,9 +92,12 @@ async fn lock_holder(plan: &Plan) -> Option<String> {
 fn line(plan: &Plan, survey: &Survey, name: &DatabaseName) -> Line {
     let found = survey.found(name);
     let error = survey.databases.get(name).and_then(|it| it.as_ref().err());
+    let mut errors: Vec<String> = error.map(|error| with_cause(error)).into_iter().collect();
     let (mut pending, mut changed) = (Vec::new(), Vec::new());
     for step in plan.steps.iter().filter(|step| step.database == *name) {
         let Some(state) = survey.steps.get(&step.name) else { continue };
+        errors
+            .extend(state.unread.as_ref().map(|error| format!("step `{}`: {}", step.name, with_cause(error.as_ref()))));
         let item = |name: &str| Item { step: step.name.to_string(), name: name.into(), reason: None, detail: None };
         let note = state.copy.as_ref().filter(|_| state.has_work()).map(ToString::to_string);
         pending.extend(step::names(step, state).iter().map(|name| Item { detail: note.clone(), ..item(name) }));
@@ -107,23 +114,28 @@ fn line(plan: &Plan, survey: &Survey, name: &DatabaseName) -> Line {
         pending,
         changed,
         last_run: found.and_then(|it| it.last_run.clone()),
-        error: error.map(|error| {
-            let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            format!("{error}{cause}")
-        }),
+        error: (!errors.is_empty()).then(|| errors.join("\n")),
         unknown_steps: found.map(|it| it.strange_steps.clone()).unwrap_or_default(),
     }
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{error}{cause}")
 }
 
 fn text(status: &Status) -> String {
     let mut text = format!("Target `{}`\n", status.target);
     for it in &status.databases {
-        if let Some(error) = &it.error {
+        if let (false, Some(error)) = (it.reachable, &it.error) {
             text += &format!("{}: unreachable, {error}\n", it.name);
             continue;
         }
         let last = it.last_run.as_ref().map(|run| format!(", last changed by run {run}")).unwrap_or_default();
         text += &format!("{}: {} applied, {} pending{last}\n", it.name, it.applied, it.pending.len());
+        for error in it.error.iter().flat_map(|error| error.lines()) {
+            text += &format!("  ERROR    {error}\n");
+        }
         for item in &it.pending {
             let note = item.detail.as_ref().map(|detail| format!("  [{detail}]")).unwrap_or_default();
             text += &format!("  pending  {}/{}{note}\n", item.step, item.name);

@@ -182,10 +182,49 @@ pub enum Fact {
     },
     /// A rollback is about to start. The run is unfinished until [`Fact::End`].
     RollbackStart {
-        /// The databases that will be restored.
+        /// The databases that will go back.
         databases: Vec<DatabaseName>,
         /// `failure` within the run, `request` by an operator.
         why: String,
+        /// `snapshot`, `down`. Versions that knew one way alone did not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        via: Option<String>,
+    },
+    /// Migrations are about to be undone, in one go.
+    UndoStart {
+        /// The step.
+        step: StepName,
+        /// The database.
+        database: DatabaseName,
+        /// The migrations, the last one first.
+        migrations: Vec<String>,
+    },
+    /// They were undone, and their ledger rows are gone.
+    Undone {
+        /// The step.
+        step: StepName,
+        /// The database.
+        database: DatabaseName,
+        /// The migrations, the last one first.
+        migrations: Vec<String>,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// They were not, or not all of them.
+    UndoFailed {
+        /// The step.
+        step: StepName,
+        /// The database.
+        database: DatabaseName,
+        /// Those that are still applied, or of which it is not known.
+        migrations: Vec<String>,
+        /// What went wrong.
+        message: String,
+    },
+    /// Every migration of the run on a database is undone.
+    AllUndone {
+        /// The database.
+        database: DatabaseName,
     },
     /// A side database is about to be made.
     RestoreStart {

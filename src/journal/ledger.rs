@@ -89,6 +89,93 @@ fn row(row: &PgRow) -> Result<Applied, sqlx::Error> {
     })
 }
 
+/// A row that a run wrote, with what it takes to undo its migration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The step.
+    pub step: StepName,
+    /// The migration.
+    pub name: String,
+    /// `sql`, `refinery`, `alembic`, …
+    pub kind: String,
+    /// SHA-256 of its text when it was applied.
+    pub checksum: String,
+    /// False: it was begun outside a transaction, or its way back was, and nobody wrote that it ended.
+    pub finished: bool,
+    /// Its text.
+    pub up: Option<String>,
+    /// The text of its way back, as it was when it was applied.
+    pub down: Option<String>,
+}
+
+/// The rows of one run, the last applied first; none if there is no ledger.
+///
+/// # Errors
+/// The query failed.
+pub async fn of_run(session: &mut PgConnection, run: &RunId) -> Result<Vec<Written>, PgError> {
+    let failed = || query_error("reading the ledger");
+    if read(session).await?.is_none() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query(
+        "select step, name, kind, checksum, state = 'applied', up_sql, down_sql from migrate.ledger where run = $1 order by \
+         started_at desc, step desc, name desc",
+    )
+    .bind(run.as_str())
+    .fetch_all(session)
+    .await
+    .map_err(failed())?;
+    rows.iter().map(written).collect::<Result<_, _>>().map_err(failed())
+}
+
+fn written(row: &PgRow) -> Result<Written, sqlx::Error> {
+    Ok(Written {
+        step: StepName::new(row.try_get::<&str, _>(0)?).map_err(|error| sqlx::Error::Decode(error.into()))?,
+        name: row.try_get(1)?,
+        kind: row.try_get(2)?,
+        checksum: row.try_get(3)?,
+        finished: row.try_get(4)?,
+        up: row.try_get(5)?,
+        down: row.try_get(6)?,
+    })
+}
+
+/// Removes the ledger if it has no rows: a run that made it and is undone leaves none.
+pub const DROP_IF_EMPTY: &str = "\
+DO $$ BEGIN
+    IF pg_catalog.to_regclass('migrate.ledger') IS NOT NULL AND NOT EXISTS (SELECT FROM migrate.ledger) THEN
+        DROP TABLE migrate.ledger;
+        DROP SCHEMA migrate;
+    END IF;
+EXCEPTION WHEN insufficient_privilege OR dependent_objects_still_exist OR lock_not_available THEN NULL;
+END $$";
+
+/// Whose row it is: for statements that need no more than its key.
+fn key(step: &StepName, name: &str) -> String {
+    format!("step OPERATOR(pg_catalog.=) {} AND name OPERATOR(pg_catalog.=) {}", literal(step.as_str()), literal(name))
+}
+
+/// The statement that removes the row of a migration that is undone, for the end of the transaction that undoes it.
+#[must_use]
+pub fn removed(step: &StepName, name: &str) -> String {
+    format!("DELETE FROM migrate.ledger WHERE {}", key(step, name))
+}
+
+/// The statement that records the intent to undo a migration outside a transaction.
+#[must_use]
+pub fn undo_started(step: &StepName, name: &str) -> String {
+    format!(
+        "UPDATE migrate.ledger SET state = 'started', finished_at = NULL, progress = NULL WHERE {}",
+        key(step, name)
+    )
+}
+
+/// The statement that records how many statements of a migration, or of its way back, have ended.
+#[must_use]
+pub fn progressed(step: &StepName, name: &str, statements: usize) -> String {
+    format!("UPDATE migrate.ledger SET progress = {statements} WHERE {}", key(step, name))
+}
+
 /// State and times of a row that is written at the end of the migration's own transaction.
 const APPLIED: &str = "'applied', pg_catalog.transaction_timestamp(), pg_catalog.clock_timestamp(), (EXTRACT(EPOCH FROM \
      pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.transaction_timestamp()) OPERATOR(pg_catalog.*) \
@@ -178,27 +265,14 @@ impl Author {
         )
     }
 
-    /// The statement that records how many statements of what [`Author::started`] announced have ended.
-    #[must_use]
-    pub fn progressed(&self, name: &str, statements: usize) -> String {
-        format!(
-            "UPDATE migrate.ledger SET progress = {statements} WHERE step OPERATOR(pg_catalog.=) {} AND name \
-             OPERATOR(pg_catalog.=) {}",
-            literal(self.step.as_str()),
-            literal(name)
-        )
-    }
-
     /// The statement that records the end of what [`Author::started`] announced.
     #[must_use]
     pub fn finished(&self, name: &str) -> String {
         format!(
             "UPDATE migrate.ledger SET state = 'applied', finished_at = pg_catalog.clock_timestamp(), execution_ms = \
              (EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) started_at) \
-             OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8 WHERE step OPERATOR(pg_catalog.=) {} AND name \
-             OPERATOR(pg_catalog.=) {}",
-            literal(self.step.as_str()),
-            literal(name)
+             OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8 WHERE {}",
+            key(&self.step, name)
         )
     }
 

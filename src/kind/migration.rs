@@ -10,6 +10,7 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgErrorPosition;
 
 use crate::journal::ledger::{self, Author};
+use crate::names::StepName;
 use crate::outside::postgres::{PgError, Said, connect, database_error, made, query_error};
 use crate::outside::url::DatabaseUrl;
 use crate::sql::{statements, transaction};
@@ -96,6 +97,8 @@ pub struct Refused {
     help: String,
     /// Who was in the way, if it did not get a lock and that could be seen.
     pub blockers: Vec<Blocker>,
+    /// False: statements before it have taken effect.
+    pub transactional: bool,
     /// What the server said.
     #[source]
     pub said: Said,
@@ -109,12 +112,65 @@ impl MigrationError {
     }
 }
 
+/// Which way a migration is carried, and what that means for its ledger row.
+#[derive(Clone, Copy)]
+pub enum Direction<'a> {
+    /// It is applied, and its row is written.
+    Forward {
+        /// Writes the row.
+        author: &'a Author,
+        /// Whether the database has a ledger.
+        has_ledger: bool,
+    },
+    /// It is undone, and its row is removed.
+    Back {
+        /// The step that it belongs to.
+        step: &'a StepName,
+    },
+}
+
+impl Direction<'_> {
+    /// What has to be there before the row is touched.
+    fn create(&self) -> &'static str {
+        if matches!(self, Self::Forward { has_ledger: false, .. }) { ledger::CREATE } else { "" }
+    }
+
+    /// For the end of the migration's own transaction.
+    fn row(&self, it: &Migration) -> String {
+        match self {
+            Self::Forward { author, .. } => author.applied(it.into()),
+            Self::Back { step } => ledger::removed(step, &it.name),
+        }
+    }
+
+    /// For before a migration without one.
+    fn intent(&self, it: &Migration) -> String {
+        match self {
+            Self::Forward { author, has_ledger: true } => ledger::ADD_PROGRESS.to_owned() + &author.started(it.into()),
+            Self::Forward { author, .. } => ledger::CREATE.to_owned() + &author.started(it.into()),
+            Self::Back { step } => ledger::ADD_PROGRESS.to_owned() + &ledger::undo_started(step, &it.name),
+        }
+    }
+
+    fn progressed(&self, it: &Migration, statements: usize) -> String {
+        match self {
+            Self::Forward { author, .. } => ledger::progressed(&author.step, &it.name, statements),
+            Self::Back { step } => ledger::progressed(step, &it.name, statements),
+        }
+    }
+
+    fn finished(&self, it: &Migration) -> String {
+        match self {
+            Self::Forward { author, .. } => author.finished(&it.name),
+            Self::Back { step } => ledger::removed(step, &it.name),
+        }
+    }
+}
+
 /// What surrounds a migration.
 pub struct Setting<'a> {
-    /// Writes the ledger row.
-    pub author: &'a Author,
-    /// Whether the database has a ledger.
-    pub has_ledger: bool,
+    /// Which way it goes. On the way back, the script is the migration's `up`.
+    pub direction: Direction<'a>,
     /// Further statements of the same transaction, after the migration (refinery's own history row).
     pub also: &'a [String],
     /// Statements of the same transaction before the migration (refinery's own history table).
@@ -153,12 +209,12 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Applies a migration and records it.
+/// Carries a migration over and records it: applies it, or undoes it, as its setting says.
 ///
 /// # Errors
 /// The file, line and statement that failed. A transactional migration has then left nothing behind, unless the session
 /// was lost.
-pub async fn apply(
+pub async fn carry(
     session: &mut Session<'_>,
     it: &Migration,
     setting: &Setting<'_>,
@@ -179,9 +235,7 @@ async fn in_transaction(
     setting: &Setting<'_>,
 ) -> Result<(), MigrationError> {
     let mut before = format!("{FRESH}BEGIN; {}\n", setting.limits.set_local());
-    if !setting.has_ledger {
-        before += ledger::CREATE;
-    }
+    before += setting.direction.create();
     for statement in setting.before {
         before += statement;
         before += "\n;\n";
@@ -189,7 +243,7 @@ async fn in_transaction(
     let also: String = setting.also.iter().map(|statement| format!("{statement};\n")).collect();
     // A migration that made another role current must not have the ledger row written by it; and refinery's own row names
     // its table without a schema.
-    let row = setting.author.applied(it.into());
+    let row = setting.direction.row(it);
     let after = format!("\n;\n{OURSELVES} {READABLE} RESET search_path; {also}{row}; COMMIT;");
     let body = sendable(it);
     let message = Message { before: &before, body: &body, after: &after };
@@ -215,14 +269,13 @@ async fn in_transaction(
 
 /// Each statement on its own, between a ledger row that says what is intended and one that says that it is done.
 async fn one_by_one(session: &mut Session<'_>, it: &Migration, setting: &Setting<'_>) -> Result<(), MigrationError> {
-    let create = if setting.has_ledger { ledger::ADD_PROGRESS } else { ledger::CREATE };
-    let (intent, limits) = (setting.author.started(it.into()), setting.limits.set());
-    ours(session, it, format!("{FRESH}{limits} BEGIN; {create}{intent}; COMMIT;")).await?;
+    let (intent, limits) = (setting.direction.intent(it), setting.limits.set());
+    ours(session, it, format!("{FRESH}{limits} BEGIN; {intent}; COMMIT;")).await?;
     let body = sendable(it);
     for (done, range) in statements::split(&body).unwrap_or_default().iter().enumerate() {
         if done > 0 {
             // A role that the file made current may not be allowed to: what is known is a lower bound.
-            let _ = ours(session, it, setting.author.progressed(&it.name, done)).await;
+            let _ = ours(session, it, setting.direction.progressed(it, done)).await;
         }
         let message = Message { before: "", body: &body[range.start..range.end], after: "" };
         let sent = if concurrently::is(range.kind) {
@@ -234,7 +287,7 @@ async fn one_by_one(session: &mut Session<'_>, it: &Migration, setting: &Setting
             return Err(failed.locate_at(it, &body, range.start));
         }
     }
-    ours(session, it, format!("{OURSELVES} RESET ALL; {limits} {}", setting.author.finished(&it.name))).await
+    ours(session, it, format!("{OURSELVES} RESET ALL; {limits} {}", setting.direction.finished(it))).await
 }
 
 /// `CREATE INDEX CONCURRENTLY`, with a budget of its own, and without leaving an invalid index behind.
@@ -377,6 +430,7 @@ impl Failed {
             place: (at, length.min(body.len() - at)).into(),
             help: self.left + &help,
             blockers: self.blockers,
+            transactional: it.transactional,
             said,
         }))
     }

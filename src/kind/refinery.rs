@@ -1,5 +1,6 @@
 //! `kind = "refinery"`: a folder of refinery's `V1__name.sql`, read by refinery itself, so that an application that embeds
-//! it sees the same migrations in the same order. What refinery passes over in silence is an error here.
+//! it sees the same migrations in the same order. What refinery passes over in silence is an error here, but for
+//! `V1__name.down.sql`: refinery knows no way back, and passing over ours is what it should do.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use refinery_core::MigrationType;
 
-use crate::kind::sql::{looks_like_sql, read_text};
+use crate::kind::sql::{looks_like_sql, read_down, read_text};
 use crate::kind::{Migration, ReadError};
 use crate::sql::checksum::{checksum, without_bom};
 use crate::sql::error::SqlTextError;
@@ -42,7 +43,8 @@ struct Found<'a> {
     dir: PathBuf,
     shown: &'a Path,
     sql: BTreeSet<PathBuf>,
-    passed_over: Vec<PathBuf>,
+    downs: BTreeSet<PathBuf>,
+    passed_over: BTreeSet<PathBuf>,
     rust: Vec<PathBuf>,
 }
 
@@ -51,9 +53,10 @@ impl<'a> Found<'a> {
         let sql = found_by_refinery(&dir, MigrationType::Sql)?;
         let mut files = BTreeSet::new();
         sql_files(&dir, &mut files)?;
-        let passed_over = files.difference(&sql).cloned().collect();
+        let is_down = |path: &PathBuf| path.to_string_lossy().ends_with(".down.sql");
+        let (downs, passed_over) = files.difference(&sql).cloned().partition(is_down);
         let rust = found_by_refinery(&dir, MigrationType::All)?.difference(&sql).cloned().collect();
-        Ok(Self { dir, shown, sql, passed_over, rust })
+        Ok(Self { dir, shown, sql, downs, passed_over, rust })
     }
 
     fn shown_as(&self, path: &Path) -> PathBuf {
@@ -68,13 +71,36 @@ impl<'a> Found<'a> {
         if self.sql.is_empty() && errors.is_empty() {
             errors.push(ReadError::NoFiles { dir: self.shown.to_owned(), example: "like V1__first.sql" });
         }
-        let read = self.sql.iter().map(|path| migration(path, self.shown_as(path)));
+        errors.extend(self.orphans());
+        let read = self.sql.iter().map(|path| self.with_down(path));
         let read: Vec<_> = read.filter_map(|it| it.map_err(|error| errors.push(error)).ok()).collect();
         let migrations = in_order(read).unwrap_or_else(|error| {
             errors.push(error);
             Vec::new()
         });
         (migrations, errors)
+    }
+}
+
+impl Found<'_> {
+    /// Ways back without their migrations.
+    fn orphans(&self) -> impl Iterator<Item = ReadError> {
+        let orphans =
+            self.downs.iter().filter(|down| !self.sql.iter().any(|path| path.with_extension("down.sql") == **down));
+        orphans.map(|down| {
+            let name = down.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let migration = format!("{}.sql", name.strip_suffix(".down.sql").unwrap_or(&name));
+            ReadError::OrphanDown { file: self.shown_as(down), migration }
+        })
+    }
+
+    fn with_down(&self, path: &Path) -> Result<(refinery_core::Migration, Migration), ReadError> {
+        let (parsed, mut migration) = migration(path, self.shown_as(path))?;
+        let beside = path.with_extension("down.sql");
+        if self.downs.contains(&beside) {
+            migration.down = Some(read_down(&beside, &self.shown_as(&beside))?);
+        }
+        Ok((parsed, migration))
     }
 }
 
@@ -191,16 +217,7 @@ mod tests {
     fn what_refinery_passes_over_is_an_error() {
         let name = "the name is not understood";
         let form = "it is not V{version}__{name}.sql";
-        for bad in [
-            "V2_b.sql",
-            "2__b.sql",
-            "v2__b.sql",
-            "V2__b.SQL",
-            "V2__b.down.sql",
-            "sub/x.sql",
-            "V2__a-b.sql",
-            "|2__b.sql",
-        ] {
+        for bad in ["V2_b.sql", "2__b.sql", "v2__b.sql", "V2__b.SQL", "sub/x.sql", "V2__a-b.sql", "|2__b.sql"] {
             check_error(&[("V1__a.sql", "select 1;"), (bad, "select 1;")], &format!("m/{bad}: {name}: {form}"));
         }
         for bad in ["V1.5__b.sql", "V99999999999__b.sql"] {
@@ -211,6 +228,16 @@ mod tests {
             "m/V2__b.rs: a refinery migration in Rust is part of the application that embeds it, and cannot be run here",
         );
         check_error(&[("README.md", "")], "m holds no migration");
+    }
+
+    #[test]
+    fn a_way_back_lies_beside_its_migration() {
+        let files = [("V1__a.sql", "select 1;"), ("sub/V2__b.sql", "select 2;"), ("sub/V2__b.down.sql", "select 3;")];
+        let read = read_files(&files).unwrap();
+        let downs: Vec<_> = read.iter().map(|it| it.down.as_ref().map(|down| down.text.as_str())).collect();
+        assert_eq!(downs, [None, Some("select 3;")]);
+        let orphan = "m/V2__b.down.sql: there is no V2__b.sql that this would be the way back of";
+        check_error(&[files[0], ("V2__b.down.sql", "select 3;"), files[1]], orphan);
     }
 
     #[test]

@@ -95,6 +95,13 @@ fn read(report: &refinery_core::Report, sent: &[Vec<String>], files: &[Migration
     History { create_table, pending }
 }
 
+/// The statement that removes refinery's own row of a migration that is undone; none for a name that is not refinery's.
+#[must_use]
+pub fn remove_row(name: &str) -> Option<String> {
+    let version = refinery_core::Migration::unapplied(name, "").ok()?.version();
+    Some(format!("DELETE FROM refinery_schema_history WHERE version OPERATOR(pg_catalog.=) {version}"))
+}
+
 /// Whether the database has refinery's own table.
 ///
 /// # Errors

@@ -143,24 +143,27 @@ impl Folder<'_> {
         })
     }
 
-    /// `NAME.down.sql`.
     fn down_beside(&self, name: &str) -> Result<Down, ReadError> {
-        let file = self.shown.join(name);
-        let text = read_text(&self.dir.join(name), &file)?;
-        let text = without_bom(&text);
-        let misplaced = |range: Range<usize>, name| {
-            let problem = Problem::DirectiveMisplaced { name, place: "a file that is a way back" };
-            ReadError::text(&file, text, SqlTextError::new(text, range.start, range.end, problem))
-        };
-        let parts = directives::read(text).map_err(|error| ReadError::text(&file, text, error))?;
-        if let Some(down) = parts.down_directive {
-            return Err(misplaced(down, "down"));
-        }
-        if let Some(irreversible) = parts.irreversible {
-            return Err(misplaced(irreversible, "irreversible"));
-        }
-        down_part(&file, text, &parts.up, "the file")
+        read_down(&self.dir.join(name), &self.shown.join(name))
     }
+}
+
+/// `NAME.down.sql`.
+pub(super) fn read_down(path: &Path, file: &Path) -> Result<Down, ReadError> {
+    let text = read_text(path, file)?;
+    let text = without_bom(&text);
+    let misplaced = |range: Range<usize>, name| {
+        let problem = Problem::DirectiveMisplaced { name, place: "a file that is a way back" };
+        ReadError::text(file, text, SqlTextError::new(text, range.start, range.end, problem))
+    };
+    let parts = directives::read(text).map_err(|error| ReadError::text(file, text, error))?;
+    if let Some(down) = parts.down_directive {
+        return Err(misplaced(down, "down"));
+    }
+    if let Some(irreversible) = parts.irreversible {
+        return Err(misplaced(irreversible, "irreversible"));
+    }
+    down_part(file, text, &parts.up, "the file")
 }
 
 /// Does a file leave room for a way back beside it?

@@ -327,7 +327,9 @@ fn kind(table: &StepTable, migrations: Vec<Migration>) -> Kind {
         Work::Sql { dir } => Kind::Sql(Files { dir: dir.get_ref().into(), migrations }),
         Work::Refinery { dir } => Kind::Refinery(Files { dir: dir.get_ref().into(), migrations }),
         // Without its surroundings, which only a target gives it.
-        Work::Alembic { .. } => Kind::Alembic(kind::alembic::Alembic::default()),
+        Work::Alembic { mode, .. } => {
+            Kind::Alembic(kind::alembic::Alembic { mode: *mode, ..kind::alembic::Alembic::default() })
+        }
         Work::Python { .. } => Kind::Python(kind::python::Python::default()),
         Work::Command { .. } => Kind::Command(kind::command::Command::default()),
         Work::Copy { from, to, key, omit } => Kind::Copy(Copy {

@@ -21,7 +21,7 @@ use crate::world::World;
 use super::doctor;
 use super::lock::{LockError, Locks};
 use super::report::RunReport;
-use super::rollback::{self, Request};
+use super::rollback::{self, Request, Way};
 use super::saved::SavedPlan;
 use super::snapshots;
 use super::step::{self, Context};
@@ -60,7 +60,7 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     if let Some(unfinished) = super::unfinished(store, &plan.target.name).await.or_fail()? {
         return Err(Failure::untouched(Blame::Busy, unfinished));
     }
-    let survey = survey(world, plan, options.only.as_ref()).await.all_reachable().or_fail()?;
+    let survey = survey(world, plan, options.only.as_ref()).await.whole(plan)?;
     survey.no_drift(plan).or_blame(Blame::Drift)?;
     if let Some(saved) = &options.saved {
         saved.still_matches(plan, &survey, options.only.as_ref()).or_blame(Blame::Drift)?;
@@ -287,7 +287,7 @@ impl Release<'_> {
     /// A rollback a second after the failure is the same code as one next week: it begins from the journal.
     async fn take_back(&self, why: &str, report: &mut RunReport) -> Result<Vec<DatabaseName>, Failure> {
         let state = journal::state(self.store, self.journal.run()).await.or_fail()?;
-        let request = Request { state: &state, only: None, why: "failure", message: Some(why) };
+        let request = Request { state: &state, way: Way::Snapshot, only: None, why: "failure", message: Some(why) };
         rollback::carry_back(self.world, self.store, self.journal, &self.plan.databases, &request, report).await
     }
 

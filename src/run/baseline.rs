@@ -11,7 +11,7 @@ use crate::failure::{Blame, Failure, OrFail, list};
 use crate::journal::Journal;
 use crate::journal::entry::{Command, Fact, Identity, Outcome};
 use crate::journal::ledger::{Author, CREATE};
-use crate::kind::migration::{self, MigrationError, Session, Setting};
+use crate::kind::migration::{self, Direction, MigrationError, Session, Setting};
 use crate::kind::{Kind, Migration, alembic, refinery_history};
 use crate::names::{DatabaseName, RunId, StepName};
 use crate::outside::clock;
@@ -152,7 +152,7 @@ fn failed(database: &DatabaseName) -> impl Fn(PgError) -> BaselineError {
 /// # Errors
 /// Nothing says what the databases have, or what says it has gaps.
 pub async fn look(world: &World, plan: &Plan, through: &Through) -> Result<(Survey, Vec<Adoption>), Failure> {
-    let survey = survey(world, plan, None).await.all_reachable().or_fail()?;
+    let survey = survey(world, plan, None).await.whole(plan)?;
     if let Through::Migration(step, name) = through {
         let known = plan
             .steps
@@ -234,8 +234,10 @@ async fn from_ledgers(
     };
     match &step.kind {
         Kind::Alembic(_) => {
-            let current = alembic::current(session).await.map_err(failed(&step.database))?;
-            return Ok(applied_otherwise("alembic_version", !current.is_empty()));
+            let Some(revisions) = &state.listed else { return Ok(None) };
+            let table = &revisions.version_table;
+            let current = alembic::current(session, table).await.map_err(failed(&step.database))?;
+            return Ok(applied_otherwise(&table.to_string(), !current.is_empty()));
         }
         Kind::Refinery(_) => {
             let there = refinery_history::is_there(session).await.map_err(failed(&step.database))?;
@@ -411,8 +413,7 @@ async fn prove_one(
         let there = |(index, file): &(usize, &Migration)| !pending.contains(index) || it.adopted.contains(&file.name);
         for (_, file) in all.iter().enumerate().filter(there) {
             let setting = Setting {
-                author: &author(world, &run, step),
-                has_ledger,
+                direction: Direction::Forward { author: &author(world, &run, step), has_ledger },
                 before: &[],
                 also: &[],
                 limits: plan.limits(step),
@@ -420,7 +421,7 @@ async fn prove_one(
                 on_older: &|_| (),
             };
             let unprovable = |source| BaselineError::Unprovable { database: name.clone(), source };
-            migration::apply(&mut session, file, &setting).await.map_err(unprovable)?;
+            migration::carry(&mut session, file, &setting).await.map_err(unprovable)?;
             has_ledger = true;
         }
     }

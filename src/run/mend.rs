@@ -102,7 +102,7 @@ async fn update(plan: &Plan, step: &Step, sql: &'static str, values: [&str; 3]) 
 /// A database cannot be reached, or ledger and file agree.
 pub async fn changed(world: &World, plan: &Plan, which: &Which) -> Result<(Survey, Drift), Failure> {
     let step = step(plan, which)?;
-    let survey = survey(world, plan, None).await.all_reachable().or_fail()?;
+    let survey = survey(world, plan, None).await.whole(plan)?;
     let drift = survey.steps.get(&step.name).into_iter().flat_map(|state| &state.drift);
     let found = drift.into_iter().find(|it| matches!(it, Drift::Changed { name, .. } if *name == which.name)).cloned();
     let found = found.ok_or_else(|| MendError::NotChanged(which.clone())).or_blame(Blame::Usage)?;

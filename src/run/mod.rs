@@ -13,7 +13,9 @@ pub mod rollback;
 pub mod saved;
 pub mod snapshots;
 pub mod step;
+mod subject;
 pub mod survey;
+pub mod undo;
 
 use crate::journal::state::RunState;
 use crate::journal::{self, JournalError};

@@ -232,7 +232,7 @@ fn units(step: &Step, state: &StepState) -> Vec<Unit> {
             name: it.name.clone(),
             checksum: it.checksum.clone(),
             transactional: it.transactional,
-            reversible: it.down.is_some(),
+            reversible: it.down.is_some() || state.listed.as_ref().is_some_and(|listed| listed.goes_down(&it.name)),
             hazards: Vec::new(),
             note: None,
         }

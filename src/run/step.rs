@@ -14,7 +14,7 @@ use crate::journal::ledger::{Author, Unit};
 use crate::journal::{Journal, JournalError};
 use crate::kind::blockers::Blocker;
 use crate::kind::copy::{self, CopyError};
-use crate::kind::migration::{self, MigrationError, Session, Setting};
+use crate::kind::migration::{self, Direction, MigrationError, Session, Setting};
 use crate::kind::refinery_history::{self, Disagrees};
 use crate::kind::{Copy, Kind, Migration};
 use crate::names::{DatabaseName, StepName};
@@ -118,6 +118,11 @@ impl<'a> Context<'a> {
         let has = |name: &&DatabaseName| survey.found(name).is_some_and(|it| it.has_ledger);
         let has_ledger = survey.databases.keys().filter(has).cloned().collect();
         Self { world, plan, journal, store, has_ledger: Mutex::new(has_ledger), ended: Mutex::default() }
+    }
+
+    /// For a run that is taken back.
+    pub(super) fn back(world: &'a World, plan: &'a Plan, store: &'a Store, journal: &'a Journal) -> Self {
+        Self { world, plan, journal, store, has_ledger: Mutex::default(), ended: Mutex::default() }
     }
 
     /// What our sessions call themselves.
@@ -298,6 +303,38 @@ pub(super) async fn apply_files(
     Ok(())
 }
 
+/// Tells whoever listens that a migration did not get its lock.
+pub(super) fn told_of_retries<'a>(
+    world: &'a World,
+    database: &'a DatabaseName,
+    name: &'a str,
+) -> impl Fn(u32, Duration, &[Blocker]) + Send + Sync + 'a {
+    move |attempt, wait, blockers| {
+        world.tell(Event::LockMissed {
+            database: database.clone(),
+            name: name.to_owned(),
+            attempt,
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            blockers: blockers.iter().map(Blocker::to_string).collect(),
+        });
+    }
+}
+
+/// Tells whoever listens that a migration waits for older transactions.
+pub(super) fn told_of_older<'a>(
+    world: &'a World,
+    database: &'a DatabaseName,
+    name: &'a str,
+) -> impl Fn(&[Blocker]) + Send + Sync + 'a {
+    move |older| {
+        world.tell(Event::OlderTransactions {
+            database: database.clone(),
+            name: name.to_owned(),
+            transactions: older.iter().map(Blocker::to_string).collect(),
+        });
+    }
+}
+
 async fn apply_file(
     context: &Context<'_>,
     step: &Step,
@@ -306,32 +343,16 @@ async fn apply_file(
     before: &[String],
     also: &[String],
 ) -> Partly<()> {
-    let retry = |attempt, wait: Duration, blockers: &[Blocker]| {
-        context.world.tell(Event::LockMissed {
-            database: step.database.clone(),
-            name: file.name.clone(),
-            attempt,
-            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-            blockers: blockers.iter().map(Blocker::to_string).collect(),
-        });
-    };
-    let older = |older: &[Blocker]| {
-        context.world.tell(Event::OlderTransactions {
-            database: step.database.clone(),
-            name: file.name.clone(),
-            transactions: older.iter().map(Blocker::to_string).collect(),
-        });
-    };
+    let (author, has_ledger) = (context.author(step), context.has_ledger(&step.database));
     let setting = Setting {
-        author: &context.author(step),
-        has_ledger: context.has_ledger(&step.database),
+        direction: Direction::Forward { author: &author, has_ledger },
         before,
         also,
         limits: context.plan.limits(step).with(file.budget),
-        on_retry: &retry,
-        on_older: &older,
+        on_retry: &told_of_retries(context.world, &step.database, &file.name),
+        on_older: &told_of_older(context.world, &step.database, &file.name),
     };
-    match migration::apply(session, file, &setting).await {
+    match migration::carry(session, file, &setting).await {
         Ok(took) => {
             context.record(step, &file.name);
             context.world.tell(Event::MigrationApplied {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use futures::future::join_all;
 use sqlx::PgConnection;
 
-use crate::failure::list;
+use crate::failure::{Blame, Failure, OrFail, list};
 use crate::journal::ledger::{self, Applied};
 use crate::kind::alembic::{self, Alembic, AlembicError, Revisions};
 use crate::kind::command::{Command, RunWhen};
 use crate::kind::copy::{self, Pending as CopyPending};
 use crate::kind::{Kind, Migration, refinery_history};
 use crate::names::{DatabaseName, StepName};
+use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{PgError, Server, connect, database_oid};
 use crate::plan::{Database, Plan, Step};
 use crate::world::World;
@@ -23,22 +24,9 @@ use super::drift::{Drift, DriftError};
 #[derive(Debug)]
 pub struct Survey {
     /// Each database that was looked at.
-    pub databases: BTreeMap<DatabaseName, Result<Found, SurveyError>>,
+    pub databases: BTreeMap<DatabaseName, Result<Found, PgError>>,
     /// Each step on a database that answered, in the order of the plan.
     pub steps: BTreeMap<StepName, StepState>,
-}
-
-/// Why a database, or the source of a step on it, could not be looked at.
-#[derive(Debug, thiserror::Error, miette::Diagnostic)]
-pub enum SurveyError {
-    /// The database.
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Postgres(#[from] PgError),
-    /// Alembic.
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Alembic(#[from] AlembicError),
 }
 
 /// A database that answered.
@@ -69,6 +57,8 @@ pub struct StepState {
     pub copy: Option<CopyPending>,
     /// Where ledger and files disagree.
     pub drift: Vec<Drift>,
+    /// Why the step's source could not be read.
+    pub unread: Option<Arc<AlembicError>>,
 }
 
 impl StepState {
@@ -93,7 +83,18 @@ pub struct Unreachable {
     database: DatabaseName,
     #[source]
     #[diagnostic_source]
-    source: SurveyError,
+    source: PgError,
+}
+
+/// The source of a step could not be read.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("{database}: {source}")]
+#[diagnostic(code("survey.unread"), help("{help}"))]
+struct Unread {
+    database: DatabaseName,
+    help: String,
+    #[source]
+    source: Arc<AlembicError>,
 }
 
 /// Looks at the databases of a plan (all, or only those named), side by side.
@@ -115,7 +116,7 @@ pub async fn survey(world: &World, plan: &Plan, only: Option<&BTreeSet<DatabaseN
             let state = look_at_copy(plan, &survey, &mut sessions, step, copy).await;
             match state {
                 Ok(state) => drop(survey.steps.insert(step.name.clone(), state)),
-                Err(error) => drop(survey.databases.insert(step.database.clone(), Err(error.into()))),
+                Err(error) => drop(survey.databases.insert(step.database.clone(), Err(error))),
             }
         }
     }
@@ -124,11 +125,11 @@ pub async fn survey(world: &World, plan: &Plan, only: Option<&BTreeSet<DatabaseN
 
 type Looked = (Found, Vec<(StepName, StepState)>, PgConnection);
 
-async fn look(world: &World, plan: &Plan, database: &Database) -> (DatabaseName, Result<Looked, SurveyError>) {
+async fn look(world: &World, plan: &Plan, database: &Database) -> (DatabaseName, Result<Looked, PgError>) {
     (database.name.clone(), look_inside(world, plan, database).await)
 }
 
-async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<Looked, SurveyError> {
+async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<Looked, PgError> {
     let mut session = connect(&database.url, "migrate survey").await?;
     let server = Server::of(&mut session).await?;
     let oid = database_oid(&mut session, database.url.dbname()).await?.unwrap_or_default();
@@ -157,14 +158,8 @@ async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<
             Kind::Python(it) => compare(&it.migrations, &own),
             Kind::Command(it) => look_at_command(it, &own),
             Kind::Alembic(it) => {
-                let current = alembic::current(&mut session).await?;
-                let revisions = it.revisions(&world.interrupt, &plan.limits(step)).await?;
-                let state = look_at_alembic(it, revisions, &current, &own);
-                if state.drift.is_empty() {
-                    // What Alembic applied by itself has no row of ours.
-                    let has = state.migrations(step).len() - state.pending.len();
-                    applied += has.saturating_sub(own.len());
-                }
+                let (state, more) = ask_alembic(world, plan, step, it, &mut session, &own).await?;
+                applied += more;
                 state
             }
             Kind::Copy(_) => continue,
@@ -224,25 +219,55 @@ fn look_at_command(it: &Command, rows: &[&Applied]) -> StepState {
     }
 }
 
+/// What is pending by Alembic, and how many revisions are applied that have no row of ours.
+async fn ask_alembic(
+    world: &World,
+    plan: &Plan,
+    step: &Step,
+    it: &Alembic,
+    session: &mut PgConnection,
+    own: &[&Applied],
+) -> Result<(StepState, usize), PgError> {
+    let limits = plan.limits(step);
+    let unread = |error| StepState { unread: Some(Arc::new(error)), ..StepState::default() };
+    let mut revisions = match it.revisions(&world.interrupt, &limits).await {
+        Ok(revisions) => revisions,
+        Err(error) => return Ok((unread(error), 0)),
+    };
+    let current = alembic::current(session, &revisions.version_table).await?;
+    let mut state = look_at_alembic(it, &revisions, &current, own);
+    if !state.drift.is_empty() {
+        state.listed = Some(Arc::new(revisions));
+        return Ok((state, 0));
+    }
+    if let Err(error) = it.add_ways_back(&mut revisions, &state.pending, &world.interrupt, &limits).await {
+        return Ok((unread(error), 0));
+    }
+    let has = revisions.migrations.len() - state.pending.len();
+    state.listed = Some(Arc::new(revisions));
+    Ok((state, has.saturating_sub(own.len())))
+}
+
 /// `alembic_version` says what is applied; ledger and files must not contradict it.
-fn look_at_alembic(it: &Alembic, revisions: Revisions, current: &[String], rows: &[&Applied]) -> StepState {
+fn look_at_alembic(it: &Alembic, revisions: &Revisions, current: &[String], rows: &[&Applied]) -> StepState {
     let mut state = drift_of(&revisions.migrations, rows);
     match revisions.applied(current) {
         Err(unknown) => state.drift.push(Drift::Alembic(format!(
-            "Alembic can't locate revision `{unknown}`, which alembic_version has, in {}: the checkout is older than the \
-             database, or a file is missing",
+            "Alembic can't locate revision `{unknown}`, which {} has, in {}: the checkout is older than the database, or a \
+             file is missing",
+            revisions.version_table,
             it.shown.display()
         ))),
         Ok(applied) => {
             let denied = rows.iter().filter(|row| row.finished && !applied.contains(&row.name));
             state.drift.extend(denied.map(|row| {
-                Drift::Alembic(format!("the ledger has `{}`, and by alembic_version it is not applied", row.name))
+                let (name, table) = (&row.name, &revisions.version_table);
+                Drift::Alembic(format!("the ledger has `{name}`, and by {table} it is not applied"))
             }));
             let pending = revisions.migrations.iter().enumerate().filter(|(_, it)| !applied.contains(&it.name));
             state.pending = pending.map(|(index, _)| index).collect();
         }
     }
-    state.listed = Some(Arc::new(revisions));
     state
 }
 
@@ -313,19 +338,28 @@ async fn look_at_copy(
 }
 
 impl Survey {
-    /// The first database that did not answer.
+    /// The survey, if every database answered and the source of every step could be read.
     ///
     /// # Errors
-    /// How it did not.
-    pub fn all_reachable(self) -> Result<Self, Unreachable> {
+    /// The first that did not, or could not; or a signal kept it from being read.
+    pub fn whole(self, plan: &Plan) -> Result<Self, Failure> {
         let mut databases = BTreeMap::new();
         for (database, found) in self.databases {
             match found {
                 Ok(found) => drop(databases.insert(database, Ok(found))),
-                Err(source) => return Err(Unreachable { database, source }),
+                Err(source) => return Err(Unreachable { database, source }).or_fail(),
             }
         }
-        Ok(Self { databases, steps: self.steps })
+        let unread = plan.steps.iter().find_map(|step| Some((step, self.steps.get(&step.name)?.unread.clone()?)));
+        match unread {
+            None => Ok(Self { databases, steps: self.steps }),
+            Some((_, error)) if error.is_interruption() => Err(Failure::untouched(Blame::Interrupted, Interrupted)),
+            Some((step, source)) => {
+                let blame = if source.is_about_files() { Blame::Usage } else { Blame::Work };
+                let help = miette::Diagnostic::help(source.as_ref()).map(|help| help.to_string()).unwrap_or_default();
+                Err(Failure::untouched(blame, Unread { database: step.database.clone(), help, source }))
+            }
+        }
     }
 
     /// A database that answered.
