@@ -79,6 +79,9 @@ fn step_text(number: usize, step: &Work) -> String {
     for duplicate in step.duplicate_numbers.iter().filter(|_| !step.pending.is_empty()) {
         text += &format!("   note: a number stands more than once, {duplicate}\n");
     }
+    for name in &step.gone {
+        text += &format!("   note: {name} is repeatable and was applied, and has no file any more\n");
+    }
     for unit in &step.pending {
         text += &format!("   {}{}\n", unit.name, remarks(step, unit));
         for it in &unit.hazards {
@@ -90,6 +93,8 @@ fn step_text(number: usize, step: &Work) -> String {
 
 fn remarks(step: &Work, unit: &Unit) -> String {
     let mut remarks: Vec<&str> = Vec::new();
+    let repeatable = unit.repeatable.map(|why| format!("repeatable, {why}"));
+    remarks.extend(repeatable.as_deref());
     if !unit.transactional {
         remarks.push("no transaction");
     }

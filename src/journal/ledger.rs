@@ -1,5 +1,7 @@
 //! The ledger: the rows in each database that say which migrations it has, committed with the migrations themselves.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
@@ -77,6 +79,29 @@ pub async fn read(session: &mut PgConnection) -> Result<Option<Vec<Applied>>, Pg
     rows.iter().map(row).collect::<Result<_, _>>().map(Some).map_err(query_error("reading the ledger"))
 }
 
+/// The texts that the ledger keeps of some migrations of a step, by name.
+///
+/// # Errors
+/// The query failed.
+pub async fn texts(
+    session: &mut PgConnection,
+    step: &StepName,
+    names: &[&str],
+) -> Result<BTreeMap<String, String>, PgError> {
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "select name, up_sql from migrate.ledger where step = $1 and name = any($2) and up_sql is not null",
+    )
+    .bind(step.as_str())
+    .bind(names)
+    .fetch_all(session)
+    .await
+    .map_err(query_error("reading texts of the ledger"))?;
+    Ok(rows.into_iter().collect())
+}
+
 fn row(row: &PgRow) -> Result<Applied, sqlx::Error> {
     Ok(Applied {
         step: row.try_get(0)?,
@@ -150,7 +175,7 @@ impl Author {
         self.insert(unit, APPLIED)
     }
 
-    /// As [`Author::applied`], for a unit that is applied again and again (a copy): its row is replaced.
+    /// As [`Author::applied`], for a unit that is applied again and again (a copy, a repeatable file): its row is replaced.
     #[must_use]
     pub fn applied_again(&self, unit: Unit<'_>) -> String {
         format!("{} ON CONFLICT (step, name) DO UPDATE SET {}", self.insert(unit, APPLIED), replaced())
@@ -162,7 +187,8 @@ impl Author {
         self.insert(unit, STARTED)
     }
 
-    /// As [`Author::started`], for a unit that is run again and again (a command): its row is replaced.
+    /// As [`Author::started`], for a unit that is run again and again (a command, a repeatable file): its row is
+    /// replaced.
     #[must_use]
     pub fn started_again(&self, unit: Unit<'_>) -> String {
         format!("{} ON CONFLICT (step, name) DO UPDATE SET {}", self.insert(unit, STARTED), replaced())

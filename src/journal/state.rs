@@ -257,7 +257,8 @@ mod tests {
     }
 
     fn started() -> Fact {
-        Fact::StepStart { step: step("s"), database: name("rag"), pending: vec!["001".into()] }
+        let (pending, replaced) = (vec!["001".into()], BTreeMap::new());
+        Fact::StepStart { step: step("s"), database: name("rag"), pending, replaced }
     }
 
     fn failed(left_something: bool) -> Fact {

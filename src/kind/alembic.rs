@@ -13,9 +13,9 @@ use crate::outside::postgres::{PgError, query_error};
 use crate::sql::checksum::checksum;
 use crate::sql::directives::Budget;
 
-use super::Migration;
 use super::limits::Limits;
 use super::program::Surroundings;
+use super::{Migration, Turn};
 
 /// Lists all revisions, parents first.
 const LIST: &str = r#"
@@ -234,6 +234,7 @@ impl Alembic {
             down: None,
             irreversible: false,
             budget: Budget::default(),
+            turn: Turn::default(),
             transactional: self.mode == AlembicMode::Sql,
         })
     }

@@ -189,7 +189,10 @@ async fn in_transaction(
     let also: String = setting.also.iter().map(|statement| format!("{statement};\n")).collect();
     // A migration that made another role current must not have the ledger row written by it; and refinery's own row names
     // its table without a schema.
-    let row = setting.author.applied(it.into());
+    let row = match it.turn.repeatable {
+        true => setting.author.applied_again(it.into()),
+        false => setting.author.applied(it.into()),
+    };
     let after = format!("\n;\n{OURSELVES} {READABLE} RESET search_path; {also}{row}; COMMIT;");
     let body = sendable(it);
     let message = Message { before: &before, body: &body, after: &after };
@@ -216,7 +219,12 @@ async fn in_transaction(
 /// Each statement on its own, between a ledger row that says what is intended and one that says that it is done.
 async fn one_by_one(session: &mut Session<'_>, it: &Migration, setting: &Setting<'_>) -> Result<(), MigrationError> {
     let create = if setting.has_ledger { ledger::ADD_PROGRESS } else { ledger::CREATE };
-    let (intent, limits) = (setting.author.started(it.into()), setting.limits.set());
+    let intent = match it.turn.repeatable {
+        // The progress of the last time is none of this time's.
+        true => format!("{}; {}", setting.author.started_again(it.into()), setting.author.progressed(&it.name, 0)),
+        false => setting.author.started(it.into()),
+    };
+    let limits = setting.limits.set();
     ours(session, it, format!("{FRESH}{limits} BEGIN; {create}{intent}; COMMIT;")).await?;
     let body = sendable(it);
     for (done, range) in statements::split(&body).unwrap_or_default().iter().enumerate() {

@@ -138,6 +138,7 @@ fn row(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::Turn;
     use crate::sql::directives::Budget;
 
     fn file(name: &str, up: &str) -> Migration {
@@ -150,6 +151,7 @@ mod tests {
             irreversible: false,
             transactional: true,
             budget: Budget::default(),
+            turn: Turn::default(),
         }
     }
 

@@ -35,7 +35,7 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
         "-- migrate:no-transaction\ncreate index concurrently i on t (a);",
     ),
     ("transaction-command", "select 1;\ncommit;\nselect 2;", "begin;\nselect 1;\ncommit;"),
-    ("no-statement", "-- nothing", "select 1;"),
+    ("no-statement", "--", "select 1;"),
     ("unreadable", "\\i other.sql", "select '\\i other.sql';"),
     (
         "unknown-rule",
@@ -238,6 +238,19 @@ fn what_apply_would_refuse_cannot_be_allowed() {
     assert_eq!(rules_in("-- migrate:allow\nselect 1;"), ["unknown-rule"]);
     let text = "-- migrate:allow transaction-command\nselect 1;\nrollback;";
     assert_eq!(rules_in(text), ["transaction-command"]);
+}
+
+#[test]
+fn a_file_that_was_emptied_is_a_warning() {
+    let severity = |text: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("1_a.sql"), text).unwrap();
+        let folder = Folder { style: Style::Sql, dir: dir.path().into(), shown: Path::new("m").into() };
+        look(&folder, None, &Allowed::new()).findings.iter().map(|it| (it.rule, it.severity)).collect::<Vec<_>>()
+    };
+    let emptied = severity("-- migrate:irreversible\n-- Moved to 2_b.\n");
+    assert_eq!(emptied, [("no-statement", Severity::Warning)]);
+    assert_eq!(severity("\n"), [("no-statement", Severity::Error)]);
 }
 
 #[test]

@@ -229,6 +229,8 @@ impl Release<'_> {
                 let key = format!("{folder}/migrations/{}/{}", step.name, it.name);
                 files.push((format!("{key}.{}", step.kind.file_ending()), it.up.clone()));
                 files.extend(it.down.as_ref().map(|down| (format!("{key}.down.sql"), down.text.clone())));
+                let replaced = state.replaced.get(index).and_then(|it| it.text.clone());
+                files.extend(replaced.map(|text| (format!("{key}.before.sql"), text)));
             }
         }
         let kept = stream::iter(files).map(|(key, text)| async move { self.store.put_new(&key, text).await });

@@ -250,9 +250,10 @@ async fn from_ledgers(
         if !files.iter().any(|file| names.contains(&file.name)) {
             continue;
         }
-        let last = files.iter().rposition(|file| names.contains(&file.name)).unwrap_or(0);
-        let missing: Vec<&str> =
-            files[..last].iter().map(|it| it.name.as_str()).filter(|it| !names.iter().any(|name| name == it)).collect();
+        let numbered: Vec<&str> = files.iter().filter(|it| !it.turn.repeatable).map(|it| it.name.as_str()).collect();
+        let known = |name: &&str| names.iter().any(|it| it == name);
+        let last = numbered.iter().rposition(known).unwrap_or(0);
+        let missing: Vec<&str> = numbered.iter().take(last).copied().filter(|name| !known(name)).collect();
         if !missing.is_empty() {
             let (database, ledger, missing) = (step.database.clone(), table.to_owned(), missing.join(", "));
             return Err(BaselineError::Gap { database, ledger, missing });
@@ -349,7 +350,8 @@ async fn write_rows(
     for it in adoptions {
         let Some(step) = plan.steps.iter().find(|step| step.name == it.step) else { continue };
         for file in files(survey, step).iter().filter(|file| it.adopted.contains(&file.name)) {
-            sql += &author(world, run, step).applied(file.into());
+            let author = author(world, run, step);
+            sql += &if file.turn.repeatable { author.applied_again(file.into()) } else { author.applied(file.into()) };
             sql += ";\n";
             rows += 1;
         }

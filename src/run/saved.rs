@@ -63,6 +63,9 @@ pub struct Work {
     /// Numbers that stand twice.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub duplicate_numbers: Vec<String>,
+    /// Repeatable migrations that the ledger has and that have no file any more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<String>,
 }
 
 /// One migration that is to be applied.
@@ -76,6 +79,9 @@ pub struct Unit {
     pub transactional: bool,
     /// Whether it has a way back of its own, besides the snapshot.
     pub reversible: bool,
+    /// Of a repeatable migration, why it is to be applied: `new`, `changed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeatable: Option<&'static str>,
     /// What is dangerous about it.
     pub hazards: Vec<Hazard>,
     /// What is known beforehand, in words.
@@ -217,6 +223,7 @@ fn work(step: &Step, survey: &Survey) -> Work {
         after: step.after.clone(),
         pending,
         duplicate_numbers,
+        gone: state.gone.clone(),
     }
 }
 
@@ -233,6 +240,7 @@ fn units(step: &Step, state: &StepState) -> Vec<Unit> {
             checksum: it.checksum.clone(),
             transactional: it.transactional,
             reversible: it.down.is_some(),
+            repeatable: state.repeatable(step, *index),
             hazards: Vec::new(),
             note: None,
         }
@@ -249,6 +257,7 @@ fn copy_units(it: &Copy, state: &StepState) -> Vec<Unit> {
         checksum: crate::sql::checksum::checksum(&it.definition()),
         transactional: true,
         reversible: false,
+        repeatable: None,
         hazards: Vec::new(),
         note: state.copy.as_ref().map(ToString::to_string),
     }]

@@ -1,6 +1,6 @@
 //! One step of a run, and all of them: side by side on different databases, one after the other on each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -225,10 +225,10 @@ async fn run_one(
     stop: &crate::outside::interrupt::Interrupt,
 ) -> Result<(), StepError> {
     let begun = Instant::now();
-    let pending = names(step, state);
+    let (pending, replaced) = (names(step, state), replaced(step, state));
     context
         .journal
-        .write(Fact::StepStart { step: step.name.clone(), database: step.database.clone(), pending })
+        .write(Fact::StepStart { step: step.name.clone(), database: step.database.clone(), pending, replaced })
         .await?;
     let mut mine = Vec::new();
     let result = match &step.kind {
@@ -268,6 +268,12 @@ pub fn names(step: &Step, state: &StepState) -> Vec<String> {
         Kind::Copy(copy) if state.has_work() => vec![copy.to.table.clone()],
         _ => state.pending.iter().map(|index| state.migrations(step)[*index].name.clone()).collect(),
     }
+}
+
+/// The checksums of those that are applied anew: their ledger rows will be overwritten.
+fn replaced(step: &Step, state: &StepState) -> BTreeMap<String, String> {
+    let name = |index: &usize| state.migrations(step)[*index].name.clone();
+    state.replaced.iter().map(|(index, it)| (name(index), it.checksum.clone())).collect()
 }
 
 /// An error, and whether the database may have been changed by what failed.
