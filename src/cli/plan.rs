@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Blame, Exit, OrFail};
-use crate::run::saved::{Prospectus, Unit, Work};
+use crate::run::saved::{Prospectus, Stretch, Unit, Work};
 use crate::run::survey::survey;
 
 use super::Ended;
@@ -61,6 +61,13 @@ pub fn text(it: &Prospectus) -> String {
     for (number, step) in it.steps.iter().enumerate() {
         text += &step_text(number + 1, step);
     }
+    if !it.segments.is_empty() {
+        let stretch = |it: &Stretch| match it.pending {
+            1 => format!("{}/{}", it.step, it.first),
+            _ => format!("{}/{} to {}", it.step, it.first, it.last),
+        };
+        text += &format!("In this order: {}\n", it.segments.iter().map(stretch).collect::<Vec<_>>().join(", "));
+    }
     for check in &it.checks {
         text += &format!("Check {}: {} ({})\n", check.when, check.name, check.kind);
     }
@@ -101,6 +108,8 @@ fn remarks(step: &Work, unit: &Unit) -> String {
     if step.kind != "copy" {
         remarks.push(if unit.reversible { "has a down" } else { "back by snapshot only" });
     }
+    let after = (!unit.after.is_empty()).then(|| format!("after {}", unit.after.join(", ")));
+    remarks.extend(after.as_deref());
     remarks.extend(unit.note.as_deref());
     if remarks.is_empty() { String::new() } else { format!("  [{}]", remarks.join("; ")) }
 }

@@ -283,6 +283,9 @@ mod tests {
         assert_eq!(fold([started(), failed(true)]).databases[&name("rag")].changed, Changed::Yes);
         assert_eq!(fold([started(), done(), started(), failed(false)]).databases[&name("rag")].changed, Changed::Yes);
         assert_eq!(fold([started(), done()]).databases[&name("chat")].changed, Changed::No);
+        // A step that is cut starts once for each of its segments; what one of them did stays done.
+        assert_eq!(fold([started(), done(), started()]).databases[&name("rag")].changed, Changed::Yes);
+        assert_eq!(fold([started(), done(), started(), done()]).databases[&name("rag")].applied, 2);
     }
 
     #[test]

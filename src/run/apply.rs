@@ -62,6 +62,9 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     }
     let survey = survey(world, plan, options.only.as_ref()).await.all_reachable().or_fail()?;
     survey.no_drift(plan).or_blame(Blame::Drift)?;
+    if let Some(only) = &options.only {
+        super::edges::only(world, plan, &survey, only).await?;
+    }
     if let Some(saved) = &options.saved {
         saved.still_matches(plan, &survey, options.only.as_ref()).or_blame(Blame::Drift)?;
     }

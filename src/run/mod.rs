@@ -5,6 +5,7 @@ mod back;
 pub mod baseline;
 pub mod doctor;
 pub mod drift;
+pub mod edges;
 pub mod lock;
 pub mod mend;
 pub mod program_step;

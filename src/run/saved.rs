@@ -9,8 +9,9 @@ use sha2::{Digest, Sha256};
 use crate::kind::{Copy, Kind, Migration};
 use crate::lint::{self, Finding};
 use crate::names::{DatabaseName, StepName, TargetName};
-use crate::plan::{Plan, Step, When};
+use crate::plan::{Plan, Segment, Step, When};
 
+use super::step;
 use super::survey::{StepState, Survey};
 
 /// What `apply` would do.
@@ -26,8 +27,11 @@ pub struct Prospectus {
     pub databases: Vec<Place>,
     /// Every step, in the order of execution.
     pub steps: Vec<Work>,
-    /// The order of execution.
+    /// The order of execution; of a step that is cut, that of its first part.
     pub order: Vec<StepName>,
+    /// The order of execution, where a step is cut because migrations wait for each other.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<Stretch>,
     /// The checks.
     pub checks: Vec<CheckLine>,
 }
@@ -68,6 +72,21 @@ pub struct Work {
     pub gone: Vec<String>,
 }
 
+/// A stretch of pending migrations that is carried out in one go.
+#[derive(Debug, Clone, Serialize)]
+pub struct Stretch {
+    /// The step.
+    pub step: StepName,
+    /// Its database.
+    pub database: DatabaseName,
+    /// The first migration.
+    pub first: String,
+    /// The last one.
+    pub last: String,
+    /// How many there are.
+    pub pending: usize,
+}
+
 /// One migration that is to be applied.
 #[derive(Debug, Clone, Serialize)]
 pub struct Unit {
@@ -82,6 +101,9 @@ pub struct Unit {
     /// Of a repeatable migration, why it is to be applied: `new`, `changed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeatable: Option<&'static str>,
+    /// The migrations of other steps that it waits for, as `STEP/NAME`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
     /// What is dangerous about it.
     pub hazards: Vec<Hazard>,
     /// What is known beforehand, in words.
@@ -131,6 +153,7 @@ impl Prospectus {
             digest: String::new(),
             databases: places(plan, survey),
             order: steps.iter().map(|step| step.name.clone()).collect(),
+            segments: stretches(plan, survey),
             steps,
             checks: plan
                 .checks
@@ -182,6 +205,7 @@ impl Prospectus {
             take(step.name.as_str());
             step.pending.iter().for_each(|unit| take(&format!("{} {}", unit.name, unit.checksum)));
         }
+        self.segments.iter().for_each(|it| take(&format!("{} {} {}", it.step, it.first, it.last)));
         digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
@@ -191,6 +215,22 @@ fn word(when: When) -> &'static str {
         When::Before => "before",
         When::After => "after",
     }
+}
+
+/// What is pending, cut as it will be carried out; nothing if no step with work is cut.
+fn stretches(plan: &Plan, survey: &Survey) -> Vec<Stretch> {
+    if plan.segments.len() == plan.steps.len() {
+        return Vec::new();
+    }
+    let stretch = |segment: &Segment| {
+        let step = &plan.steps[segment.step];
+        let names = step::names(step, &survey.part(plan, segment)?);
+        let (first, last) = (names.first()?.clone(), names.last()?.clone());
+        Some(Stretch { step: step.name.clone(), database: step.database.clone(), first, last, pending: names.len() })
+    };
+    let found: Vec<Stretch> = plan.segments.iter().filter_map(stretch).collect();
+    let steps: BTreeSet<&StepName> = found.iter().map(|it| &it.step).collect();
+    if steps.len() == found.len() { Vec::new() } else { found }
 }
 
 fn places(plan: &Plan, survey: &Survey) -> Vec<Place> {
@@ -241,6 +281,7 @@ fn units(step: &Step, state: &StepState) -> Vec<Unit> {
             transactional: it.transactional,
             reversible: it.down.is_some(),
             repeatable: state.repeatable(step, *index),
+            after: it.turn.after.iter().map(ToString::to_string).collect(),
             hazards: Vec::new(),
             note: None,
         }
@@ -258,6 +299,7 @@ fn copy_units(it: &Copy, state: &StepState) -> Vec<Unit> {
         transactional: true,
         reversible: false,
         repeatable: None,
+        after: Vec::new(),
         hazards: Vec::new(),
         note: state.copy.as_ref().map(ToString::to_string),
     }]

@@ -1,6 +1,7 @@
 //! Plan against databases: what each has, what is pending, and where ledger and files disagree. Reads only.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures::future::join_all;
@@ -14,7 +15,8 @@ use crate::kind::copy::{self, Pending as CopyPending};
 use crate::kind::{Files, Kind, Migration, refinery_history, sql};
 use crate::names::{DatabaseName, StepName};
 use crate::outside::postgres::{PgError, Server, connect, database_oid};
-use crate::plan::{Database, Plan, Step};
+use crate::plan::segments::edges_to;
+use crate::plan::{Database, EdgeError, Plan, Segment, Step};
 use crate::sql::directives;
 use crate::world::World;
 
@@ -40,6 +42,10 @@ pub enum SurveyError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Alembic(#[from] AlembicError),
+    /// A migration waits for a revision that there is not.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Edge(#[from] EdgeError),
 }
 
 /// A database that answered.
@@ -97,6 +103,21 @@ impl StepState {
     pub fn repeatable(&self, step: &Step, index: usize) -> Option<&'static str> {
         let why = if self.replaced.contains_key(&index) { "changed" } else { "new" };
         self.migrations(step)[index].turn.repeatable.then_some(why)
+    }
+
+    /// The same, of a stretch of the list alone.
+    fn within(&self, range: &Range<usize>) -> Self {
+        let pending = self.pending.iter().copied().filter(|at| range.contains(at)).collect();
+        let replaced = self.replaced.range(range.clone()).map(|(at, it)| (*at, it.clone())).collect();
+        Self { pending, replaced, listed: self.listed.clone(), ..Self::default() }
+    }
+
+    /// Whether `apply` has applied a migration of this name, or would not apply it again.
+    #[must_use]
+    pub fn has(&self, step: &Step, name: &str) -> bool {
+        let open =
+            |it: &&Drift| matches!(it, Drift::OutOfOrder { .. } | Drift::Interrupted { .. }) && it.name() == name;
+        !super::step::names(step, self).iter().any(|it| it == name) && !self.drift.iter().any(|it| open(&it))
     }
 
     /// Whether `apply` has anything to do here.
@@ -180,6 +201,7 @@ async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<
             Kind::Alembic(it) => {
                 let current = alembic::current(&mut session).await?;
                 let revisions = it.revisions(&world.interrupt, &plan.limits(step)).await?;
+                edges_to(&plan.steps, step, &revisions.migrations)?;
                 let state = look_at_alembic(it, revisions, &current, &own);
                 if state.drift.is_empty() {
                     // What Alembic applied by itself has no row of ours.
@@ -385,6 +407,16 @@ impl Survey {
     #[must_use]
     pub fn found(&self, database: &DatabaseName) -> Option<&Found> {
         self.databases.get(database)?.as_ref().ok()
+    }
+
+    /// What is to be done in a segment; none if that is nothing.
+    #[must_use]
+    pub fn part(&self, plan: &Plan, segment: &Segment) -> Option<StepState> {
+        let step = &plan.steps[segment.step];
+        let whole = self.steps.get(&step.name)?;
+        let cut = plan.segments.iter().filter(|it| it.step == segment.step).count() > 1;
+        let state = if cut { whole.within(&segment.range) } else { whole.clone() };
+        state.has_work().then_some(state)
     }
 
     /// Whether files and ledgers agree everywhere.

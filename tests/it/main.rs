@@ -8,6 +8,7 @@ mod cluster_proof;
 mod commands;
 mod copy;
 mod drift;
+mod edges;
 mod exit_codes;
 mod fingerprint;
 mod fingerprint_proof;
