@@ -109,6 +109,9 @@ pub enum Fact {
         /// Those of them that are applied anew, with the checksums that the ledger had for them.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         replaced: BTreeMap<String, String>,
+        /// The roles of the server before the run: no snapshot has roles.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        roles: Vec<String>,
     },
     /// A step is done and committed.
     StepDone {

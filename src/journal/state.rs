@@ -54,6 +54,8 @@ pub struct DatabaseState {
     pub applied: u64,
     /// How far its restore got.
     pub restore: Restore,
+    /// The roles of its server before the run, if a step has begun on it.
+    pub roles: Vec<String>,
 }
 
 /// Whether a run changed a database.
@@ -119,7 +121,10 @@ impl RunState {
                 self.databases = databases.iter().map(|it| (it.name.clone(), DatabaseState::new(it))).collect();
             }
             Fact::SnapshotTaken { database, .. } => self.with(database, |it| it.snapshot = true),
-            Fact::StepStart { database, .. } => self.with(database, |it| it.changed = it.changed.max(Changed::Maybe)),
+            Fact::StepStart { database, roles, .. } => self.with(database, |it| {
+                it.changed = it.changed.max(Changed::Maybe);
+                it.roles.clone_from(roles);
+            }),
             Fact::StepDone { database, applied, .. } => self.with(database, |it| it.step_ended(applied.len(), false)),
             Fact::StepFailed { database, applied, left_something, .. } => {
                 self.with(database, |it| it.step_ended(applied.len(), *left_something));
@@ -193,7 +198,14 @@ impl RunState {
 
 impl DatabaseState {
     fn new(identity: &Identity) -> Self {
-        Self { identity: identity.clone(), snapshot: false, changed: Changed::No, applied: 0, restore: Restore::None }
+        Self {
+            identity: identity.clone(),
+            snapshot: false,
+            changed: Changed::No,
+            applied: 0,
+            restore: Restore::None,
+            roles: Vec::new(),
+        }
     }
 
     fn step_ended(&mut self, applied: usize, changed: bool) {
@@ -258,7 +270,7 @@ mod tests {
 
     fn started() -> Fact {
         let (pending, replaced) = (vec!["001".into()], BTreeMap::new());
-        Fact::StepStart { step: step("s"), database: name("rag"), pending, replaced }
+        Fact::StepStart { step: step("s"), database: name("rag"), pending, replaced, roles: vec!["app".into()] }
     }
 
     fn failed(left_something: bool) -> Fact {

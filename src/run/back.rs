@@ -23,6 +23,7 @@ use crate::snapshot::{self, SnapshotError, dump};
 use crate::world::World;
 
 use super::report::RunReport;
+use super::roles;
 use super::rollback::{Request, RollbackError, newer};
 
 /// Databases that are restored side by side. Each costs a few connections and the server's disk.
@@ -60,6 +61,7 @@ impl Back<'_> {
         let restored = self.restore_all(world, journal, manifests).await?;
         world.tell(Event::Stage(Stage::Swap));
         self.swap_all(world, journal, &restored, report).await?;
+        roles::tell(self, world, report).await?;
         self.end(journal, request, &names).await?;
         Ok(report.databases.iter().filter(|it| it.rolled_back).map(|it| it.name.clone()).collect())
     }

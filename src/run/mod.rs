@@ -10,6 +10,7 @@ pub mod lock;
 pub mod mend;
 pub mod program_step;
 pub mod report;
+mod roles;
 pub mod rollback;
 pub mod saved;
 pub mod snapshots;

@@ -107,6 +107,8 @@ pub struct Context<'a> {
     pub journal: &'a Journal,
     /// Where the output of programs is kept.
     pub store: &'a Store,
+    /// Those of each server, as the run found them.
+    roles: BTreeMap<DatabaseName, Vec<String>>,
     has_ledger: Mutex<BTreeSet<DatabaseName>>,
     ended: Mutex<Ended>,
 }
@@ -117,7 +119,9 @@ impl<'a> Context<'a> {
     pub fn new(world: &'a World, plan: &'a Plan, store: &'a Store, journal: &'a Journal, survey: &Survey) -> Self {
         let has = |name: &&DatabaseName| survey.found(name).is_some_and(|it| it.has_ledger);
         let has_ledger = survey.databases.keys().filter(has).cloned().collect();
-        Self { world, plan, journal, store, has_ledger: Mutex::new(has_ledger), ended: Mutex::default() }
+        let roles = |name: &DatabaseName| Some((name.clone(), survey.found(name)?.roles.clone()));
+        let roles = survey.databases.keys().filter_map(roles).collect();
+        Self { world, plan, journal, store, roles, has_ledger: Mutex::new(has_ledger), ended: Mutex::default() }
     }
 
     /// What our sessions call themselves.
@@ -222,10 +226,9 @@ async fn run_one(
 ) -> Result<(), StepError> {
     let begun = Instant::now();
     let (pending, replaced) = (names(step, state), replaced(step, state));
-    context
-        .journal
-        .write(Fact::StepStart { step: step.name.clone(), database: step.database.clone(), pending, replaced })
-        .await?;
+    let roles = context.roles.get(&step.database).cloned().unwrap_or_default();
+    let (name, database) = (step.name.clone(), step.database.clone());
+    context.journal.write(Fact::StepStart { step: name, database, pending, replaced, roles }).await?;
     let mut mine = Vec::new();
     let result = match &step.kind {
         Kind::Sql(files) => {

@@ -63,6 +63,8 @@ pub struct Found {
     pub applied: usize,
     /// Steps that its ledger knows and the plan does not.
     pub strange_steps: Vec<String>,
+    /// The roles of its server.
+    pub roles: Vec<String>,
 }
 
 /// What is to be done for a step.
@@ -226,6 +228,7 @@ async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<
         last_run: rows.iter().map(|row| row.run.clone()).max(),
         applied,
         strange_steps: strange.into_iter().map(str::to_owned).collect(),
+        roles: super::roles::all(&mut session).await?,
     };
     Ok((found, steps, session))
 }

@@ -22,6 +22,7 @@ mod memory;
 mod mend;
 mod no_leaks;
 mod programs;
+mod quirks;
 mod release;
 mod rollback;
 mod round_trip;
