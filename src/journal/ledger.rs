@@ -7,7 +7,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use crate::names::{RunId, StepName};
-use crate::outside::postgres::{PgError, query_error};
+use crate::outside::postgres::{PgError, made, query_error};
 use crate::sql::quote::literal;
 
 /// What a database needs to hold a ledger. It stands in the transaction of the first migration, so that a first migration
@@ -62,20 +62,21 @@ pub struct Applied {
 /// # Errors
 /// The query failed.
 pub async fn read(session: &mut PgConnection) -> Result<Option<Vec<Applied>>, PgError> {
-    let there: bool = sqlx::query_scalar("select to_regclass('migrate.ledger') is not null")
-        .fetch_one(&mut *session)
-        .await
-        .map_err(query_error("looking for the ledger"))?;
-    if !there {
-        return Ok(None);
-    }
-    let rows = sqlx::query(
-        "select step, name, checksum, run, state = 'applied', started_at, (to_jsonb(l) ->> 'progress')::int from \
-         migrate.ledger l order by started_at, step, name",
+    // A ledger of an earlier version has no `progress`. The rows themselves are not asked for what they have: that would read
+    // every text.
+    let progress: Option<String> = sqlx::query_scalar(
+        "select coalesce((select 'progress' from pg_attribute where attrelid = to_regclass('migrate.ledger') and attname = \
+         'progress' and not attisdropped), 'null::int') where to_regclass('migrate.ledger') is not null",
     )
-    .fetch_all(session)
+    .fetch_optional(&mut *session)
     .await
-    .map_err(query_error("reading the ledger"))?;
+    .map_err(query_error("looking for the ledger"))?;
+    let Some(progress) = progress else { return Ok(None) };
+    let sql = format!(
+        "select step, name, checksum, run, state = 'applied', started_at, {progress} from migrate.ledger order by started_at, \
+         step, name"
+    );
+    let rows = sqlx::query(made(sql)).fetch_all(session).await.map_err(query_error("reading the ledger"))?;
     rows.iter().map(row).collect::<Result<_, _>>().map(Some).map_err(query_error("reading the ledger"))
 }
 

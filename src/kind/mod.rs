@@ -13,6 +13,7 @@ pub mod python;
 pub mod read_error;
 pub mod refinery;
 pub mod refinery_history;
+pub(crate) mod side_by_side;
 pub mod sql;
 
 use std::path::PathBuf;

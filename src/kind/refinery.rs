@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use refinery_core::MigrationType;
 
+use crate::kind::side_by_side::side_by_side;
 use crate::kind::sql::{looks_like_sql, read_text};
 use crate::kind::{Migration, ReadError, Turn};
 use crate::sql::checksum::{checksum, without_bom};
@@ -70,7 +71,8 @@ impl<'a> Found<'a> {
         if self.sql.is_empty() && errors.is_empty() {
             errors.push(ReadError::NoFiles { dir: self.shown.to_owned(), example: "like V1__first.sql" });
         }
-        let read = self.sql.iter().map(|path| migration(path, self.shown_as(path)));
+        let files: Vec<&PathBuf> = self.sql.iter().collect();
+        let read = side_by_side(&files, |path| migration(path, self.shown_as(path))).into_iter();
         let read: Vec<_> = read.filter_map(|it| it.map_err(|error| errors.push(error)).ok()).collect();
         let migrations = in_order(read).unwrap_or_else(|error| {
             errors.push(error);

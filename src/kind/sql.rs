@@ -11,6 +11,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
+use crate::kind::side_by_side::side_by_side;
 use crate::kind::{Down, Migration, ReadError, Turn};
 use crate::sql::checksum::{checksum, without_bom};
 use crate::sql::directives::{self, Part, Parts};
@@ -54,7 +55,7 @@ pub fn read_all(dir: &Path, shown: &Path) -> (Vec<Migration>, Vec<ReadError>) {
     if ups.is_empty() && errors.is_empty() {
         errors.push(ReadError::NoFiles { dir: shown.to_owned(), example: "like 001_first.sql" });
     }
-    let read = with_downs.into_iter().map(|(up, down)| folder.migration(up, down.as_deref()));
+    let read = side_by_side(&with_downs, |(up, down)| folder.migration(up, down.as_deref())).into_iter();
     let migrations = read.filter_map(|it| it.map_err(|error| errors.push(error)).ok()).collect();
     (repeatable_last(migrations), errors)
 }

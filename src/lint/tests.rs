@@ -267,11 +267,3 @@ fn a_type_that_only_widens_is_a_warning() {
     assert_eq!(severity("type text using a::text"), Severity::Error);
     assert_eq!(severity("type bigint"), Severity::Error);
 }
-
-#[test]
-fn any_number_of_files_keeps_its_order() {
-    for count in [0, 1, FEW - 1, FEW, 10 * FEW + 3] {
-        let items: Vec<usize> = (0..count).collect();
-        assert_eq!(side_by_side(&items, |it| it * 2), items.iter().map(|it| it * 2).collect::<Vec<_>>());
-    }
-}

@@ -215,7 +215,8 @@ async fn adoption(
         adopted,
         without_file,
     };
-    let pending = |it: &&Migration| state.pending.iter().any(|index| files[*index].name == it.name);
+    let open: BTreeSet<&str> = state.pending.iter().map(|index| files[*index].name.as_str()).collect();
+    let pending = |it: &&Migration| open.contains(it.name.as_str());
     let names = |these: &[Migration]| these.iter().filter(pending).map(|it| it.name.clone()).collect::<Vec<_>>();
     match through {
         Through::All => Ok(Some(new("files", names(files), Vec::new()))),
@@ -263,7 +264,8 @@ async fn from_ledgers(
     }
     let Some((table, names)) = other_ledger(session, step, files).await? else { return Ok(None) };
     let numbered: Vec<&str> = files.iter().filter(|it| !it.turn.repeatable).map(|it| it.name.as_str()).collect();
-    let known = |name: &&str| names.iter().any(|it| it == name);
+    let theirs: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    let known = |name: &&str| theirs.contains(name);
     let last = numbered.iter().rposition(known).unwrap_or(0);
     let missing: Vec<&str> = numbered.iter().take(last).copied().filter(|name| !known(name)).collect();
     if !missing.is_empty() {
@@ -390,7 +392,8 @@ async fn write_rows(
     let mut rows = 0;
     for it in adoptions {
         let Some(step) = plan.steps.iter().find(|step| step.name == it.step) else { continue };
-        for file in files(survey, step).iter().filter(|file| it.adopted.contains(&file.name)) {
+        let adopted: BTreeSet<&String> = it.adopted.iter().collect();
+        for file in files(survey, step).iter().filter(|file| adopted.contains(&file.name)) {
             let author = author(world, run, step);
             sql += &if file.turn.repeatable { author.applied_again(file.into()) } else { author.applied(file.into()) };
             sql += ";\n";

@@ -179,6 +179,9 @@ fn has_remark(text: &str) -> bool {
 /// # Errors
 /// Those of [`read`].
 pub fn allowed(text: &str) -> Result<Vec<(&str, Range<usize>)>, SqlTextError> {
+    if !text.contains(ALLOW) {
+        return Ok(Vec::new());
+    }
     let directives = find(text, &scan(text)?.comments)?;
     let allow = directives.into_iter().filter(|it| it.name == ALLOW);
     Ok(allow.map(|it| (it.argument.split_whitespace().next().unwrap_or_default(), it.place())).collect())
