@@ -38,6 +38,9 @@ struct Line {
     error: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unknown_steps: Vec<String>,
+    /// Repeatable migrations without a file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gone: Vec<Item>,
 }
 
 #[derive(Serialize)]
@@ -93,14 +96,19 @@ fn line(plan: &Plan, survey: &Survey, name: &DatabaseName) -> Line {
     let found = survey.found(name);
     let error = survey.databases.get(name).and_then(|it| it.as_ref().err());
     let mut errors: Vec<String> = error.map(|error| with_cause(error)).into_iter().collect();
-    let (mut pending, mut changed) = (Vec::new(), Vec::new());
+    let (mut pending, mut changed, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for step in plan.steps.iter().filter(|step| step.database == *name) {
         let Some(state) = survey.steps.get(&step.name) else { continue };
         errors
             .extend(state.unread.as_ref().map(|error| format!("step `{}`: {}", step.name, with_cause(error.as_ref()))));
         let item = |name: &str| Item { step: step.name.to_string(), name: name.into(), reason: None, detail: None };
         let note = state.copy.as_ref().filter(|_| state.has_work()).map(ToString::to_string);
-        pending.extend(step::names(step, state).iter().map(|name| Item { detail: note.clone(), ..item(name) }));
+        let repeatable = |at: usize| Some(format!("repeatable, {}", state.repeatable(step, *state.pending.get(at)?)?));
+        let detail = |at| note.clone().or_else(|| repeatable(at));
+        pending.extend(
+            step::names(step, state).iter().enumerate().map(|(at, name)| Item { detail: detail(at), ..item(name) }),
+        );
+        gone.extend(state.gone.iter().map(|name| item(name)));
         changed.extend(state.drift.iter().map(|drift| Item {
             reason: Some(drift.reason()),
             detail: Some(drift.to_string()),
@@ -113,6 +121,7 @@ fn line(plan: &Plan, survey: &Survey, name: &DatabaseName) -> Line {
         applied: found.map_or(0, |it| it.applied),
         pending,
         changed,
+        gone,
         last_run: found.and_then(|it| it.last_run.clone()),
         error: (!errors.is_empty()).then(|| errors.join("\n")),
         unknown_steps: found.map(|it| it.strange_steps.clone()).unwrap_or_default(),
@@ -143,6 +152,9 @@ fn text(status: &Status) -> String {
         for item in &it.changed {
             text +=
                 &format!("  CHANGED  {}\n", item.detail.as_deref().unwrap_or_default().replace('\n', "\n         "));
+        }
+        for item in &it.gone {
+            text += &format!("  note: {}/{} is repeatable and has no file any more\n", item.step, item.name);
         }
         if !it.unknown_steps.is_empty() {
             let steps = plural(it.unknown_steps.len(), "step");

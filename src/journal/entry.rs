@@ -1,6 +1,8 @@
 //! One entry of a journal: versioned JSON. What a newer version wrote is kept as unknown, never mistaken for something
 //! else.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -104,6 +106,12 @@ pub enum Fact {
         database: DatabaseName,
         /// The migrations that are about to be applied.
         pending: Vec<String>,
+        /// Those of them that are applied anew, with the checksums that the ledger had for them.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        replaced: BTreeMap<String, String>,
+        /// The roles of the server before the run: no snapshot has roles.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        roles: Vec<String>,
     },
     /// A step is done and committed.
     StepDone {

@@ -1,11 +1,13 @@
 //! The ledger: the rows in each database that say which migrations it has, committed with the migrations themselves.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use crate::names::{RunId, StepName};
-use crate::outside::postgres::{PgError, query_error};
+use crate::outside::postgres::{PgError, made, query_error};
 use crate::sql::quote::literal;
 
 /// What a database needs to hold a ledger. It stands in the transaction of the first migration, so that a first migration
@@ -60,21 +62,45 @@ pub struct Applied {
 /// # Errors
 /// The query failed.
 pub async fn read(session: &mut PgConnection) -> Result<Option<Vec<Applied>>, PgError> {
-    let there: bool = sqlx::query_scalar("select to_regclass('migrate.ledger') is not null")
-        .fetch_one(&mut *session)
-        .await
-        .map_err(query_error("looking for the ledger"))?;
-    if !there {
-        return Ok(None);
-    }
-    let rows = sqlx::query(
-        "select step, name, checksum, run, state = 'applied', started_at, (to_jsonb(l) ->> 'progress')::int from \
-         migrate.ledger l order by started_at, step, name",
+    // A ledger of an earlier version has no `progress`. The rows themselves are not asked for what they have: that would read
+    // every text.
+    let progress: Option<String> = sqlx::query_scalar(
+        "select coalesce((select 'progress' from pg_attribute where attrelid = to_regclass('migrate.ledger') and attname = \
+         'progress' and not attisdropped), 'null::int') where to_regclass('migrate.ledger') is not null",
     )
+    .fetch_optional(&mut *session)
+    .await
+    .map_err(query_error("looking for the ledger"))?;
+    let Some(progress) = progress else { return Ok(None) };
+    let sql = format!(
+        "select step, name, checksum, run, state = 'applied', started_at, {progress} from migrate.ledger order by started_at, \
+         step, name"
+    );
+    let rows = sqlx::query(made(sql)).fetch_all(session).await.map_err(query_error("reading the ledger"))?;
+    rows.iter().map(row).collect::<Result<_, _>>().map(Some).map_err(query_error("reading the ledger"))
+}
+
+/// The texts that the ledger keeps of some migrations of a step, by name.
+///
+/// # Errors
+/// The query failed.
+pub async fn texts(
+    session: &mut PgConnection,
+    step: &StepName,
+    names: &[&str],
+) -> Result<BTreeMap<String, String>, PgError> {
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "select name, up_sql from migrate.ledger where step = $1 and name = any($2) and up_sql is not null",
+    )
+    .bind(step.as_str())
+    .bind(names)
     .fetch_all(session)
     .await
-    .map_err(query_error("reading the ledger"))?;
-    rows.iter().map(row).collect::<Result<_, _>>().map(Some).map_err(query_error("reading the ledger"))
+    .map_err(query_error("reading texts of the ledger"))?;
+    Ok(rows.into_iter().collect())
 }
 
 fn row(row: &PgRow) -> Result<Applied, sqlx::Error> {
@@ -237,7 +263,7 @@ impl Author {
         self.insert(unit, APPLIED)
     }
 
-    /// As [`Author::applied`], for a unit that is applied again and again (a copy): its row is replaced.
+    /// As [`Author::applied`], for a unit that is applied again and again (a copy, a repeatable file): its row is replaced.
     #[must_use]
     pub fn applied_again(&self, unit: Unit<'_>) -> String {
         format!("{} ON CONFLICT (step, name) DO UPDATE SET {}", self.insert(unit, APPLIED), replaced())
@@ -249,7 +275,8 @@ impl Author {
         self.insert(unit, STARTED)
     }
 
-    /// As [`Author::started`], for a unit that is run again and again (a command): its row is replaced.
+    /// As [`Author::started`], for a unit that is run again and again (a command, a repeatable file): its row is
+    /// replaced.
     #[must_use]
     pub fn started_again(&self, unit: Unit<'_>) -> String {
         format!("{} ON CONFLICT (step, name) DO UPDATE SET {}", self.insert(unit, STARTED), replaced())

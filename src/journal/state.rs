@@ -1,6 +1,6 @@
 //! The state of a run, folded from its entries. Pure: the same entries give the same state on every machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
@@ -39,6 +39,19 @@ pub struct RunState {
     pub newer: Option<String>,
     /// Its databases.
     pub databases: BTreeMap<DatabaseName, DatabaseState>,
+    /// Its steps, or the parts of those that were cut, in the order in which they began.
+    pub begun: Vec<Begun>,
+}
+
+/// A step, or a part of one, that began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// The step.
+    pub step: StepName,
+    /// The migrations that it was about to apply.
+    pub pending: BTreeSet<String>,
+    /// Those of them that the database had with another text.
+    pub replaced: BTreeSet<String>,
 }
 
 /// What the journal says about one database.
@@ -60,6 +73,8 @@ pub struct DatabaseState {
     pub left_by: Vec<StepName>,
     /// Whether it was taken back by undoing every migration of the run.
     pub undone: bool,
+    /// The roles of its server before the run, if a step has begun on it.
+    pub roles: Vec<String>,
 }
 
 /// Whether a run changed a database.
@@ -108,6 +123,7 @@ impl RunState {
             no_snapshot: None,
             newer: None,
             databases: BTreeMap::new(),
+            begun: Vec::new(),
         };
         for entry in entries {
             state.take(entry);
@@ -125,7 +141,11 @@ impl RunState {
                 self.databases = databases.iter().map(|it| (it.name.clone(), DatabaseState::new(it))).collect();
             }
             Fact::SnapshotTaken { database, .. } => self.with(database, |it| it.snapshot = true),
-            Fact::StepStart { database, .. } => self.with(database, |it| it.changed = it.changed.max(Changed::Maybe)),
+            Fact::StepStart { step, database, pending, replaced, roles } => {
+                let (pending, replaced) = (pending.iter().cloned().collect(), replaced.keys().cloned().collect());
+                self.begun.push(Begun { step: step.clone(), pending, replaced });
+                self.with(database, |it| it.step_began(roles));
+            }
             Fact::StepDone { database, applied, .. } => self.with(database, |it| it.step_ended(applied.len(), false)),
             Fact::StepFailed { step, database, applied, left_something, .. } => {
                 self.with(database, |it| it.step_failed(step, applied.len(), *left_something));
@@ -214,6 +234,7 @@ impl DatabaseState {
             strayed: false,
             left_by: Vec::new(),
             undone: false,
+            roles: Vec::new(),
         }
     }
 
@@ -223,6 +244,11 @@ impl DatabaseState {
 
     fn all_undone(&mut self) {
         (self.changed, self.applied, self.undone) = (Changed::No, 0, true);
+    }
+
+    fn step_began(&mut self, roles: &[String]) {
+        self.changed = self.changed.max(Changed::Maybe);
+        self.roles = roles.to_vec();
     }
 
     fn step_ended(&mut self, applied: usize, changed: bool) {
@@ -291,7 +317,8 @@ mod tests {
     }
 
     fn started() -> Fact {
-        Fact::StepStart { step: step("s"), database: name("rag"), pending: vec!["001".into()] }
+        let (pending, replaced) = (vec!["001".into()], BTreeMap::new());
+        Fact::StepStart { step: step("s"), database: name("rag"), pending, replaced, roles: vec!["app".into()] }
     }
 
     fn failed(left_something: bool) -> Fact {
@@ -316,6 +343,9 @@ mod tests {
         assert_eq!(fold([started(), failed(true)]).databases[&name("rag")].changed, Changed::Yes);
         assert_eq!(fold([started(), done(), started(), failed(false)]).databases[&name("rag")].changed, Changed::Yes);
         assert_eq!(fold([started(), done()]).databases[&name("chat")].changed, Changed::No);
+        // A step that is cut starts once for each of its segments; what one of them did stays done.
+        assert_eq!(fold([started(), done(), started()]).databases[&name("rag")].changed, Changed::Yes);
+        assert_eq!(fold([started(), done(), started(), done()]).databases[&name("rag")].applied, 2);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub use version_table::VersionTable;
 
 use super::limits::Limits;
 use super::program::Surroundings;
-use super::{Down, Migration};
+use super::{Down, Migration, Turn};
 use version_table::Said;
 
 /// Lists all revisions, parents first, and which table says what a database has. That only `env.py` knows: it is run in offline
@@ -268,6 +268,7 @@ impl Alembic {
             down: None,
             irreversible: false,
             budget: Budget::default(),
+            turn: Turn::default(),
             transactional: self.mode == AlembicMode::Sql,
         })
     }

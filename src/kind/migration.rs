@@ -138,6 +138,7 @@ impl Direction<'_> {
     /// For the end of the migration's own transaction.
     fn row(&self, it: &Migration) -> String {
         match self {
+            Self::Forward { author, .. } if it.turn.repeatable => author.applied_again(it.into()),
             Self::Forward { author, .. } => author.applied(it.into()),
             Self::Back { step } => ledger::removed(step, &it.name),
         }
@@ -146,8 +147,10 @@ impl Direction<'_> {
     /// For before a migration without one.
     fn intent(&self, it: &Migration) -> String {
         match self {
-            Self::Forward { author, has_ledger: true } => ledger::ADD_PROGRESS.to_owned() + &author.started(it.into()),
-            Self::Forward { author, .. } => ledger::CREATE.to_owned() + &author.started(it.into()),
+            Self::Forward { author, has_ledger } => {
+                let create = if *has_ledger { ledger::ADD_PROGRESS } else { ledger::CREATE };
+                create.to_owned() + &begun(author, it)
+            }
             Self::Back { step } => ledger::ADD_PROGRESS.to_owned() + &ledger::undo_started(step, &it.name),
         }
     }
@@ -165,6 +168,14 @@ impl Direction<'_> {
             Self::Back { step } => ledger::removed(step, &it.name),
         }
     }
+}
+
+fn begun(author: &Author, it: &Migration) -> String {
+    if !it.turn.repeatable {
+        return author.started(it.into());
+    }
+    // The progress of the last time is none of this time's.
+    author.started_again(it.into()) + "; " + &ledger::progressed(&author.step, &it.name, 0)
 }
 
 /// What surrounds a migration.

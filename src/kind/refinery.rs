@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use refinery_core::MigrationType;
 
+use crate::kind::side_by_side::side_by_side;
 use crate::kind::sql::{looks_like_sql, read_down, read_text};
-use crate::kind::{Migration, ReadError};
+use crate::kind::{Migration, ReadError, Turn};
 use crate::sql::checksum::{checksum, without_bom};
 use crate::sql::error::SqlTextError;
 use crate::sql::{directives, statements, transaction};
@@ -65,14 +66,17 @@ impl<'a> Found<'a> {
 
     fn read(&self) -> (Vec<Migration>, Vec<ReadError>) {
         let rule = "it is not V{version}__{name}.sql";
-        let named = |path| ReadError::Name { file: self.shown_as(path), rule: rule.to_owned(), help: NAMING };
+        let repeatable = |path: &Path| path.file_name().is_some_and(|it| it.to_string_lossy().starts_with("R__"));
+        let rule = |path: &Path| if repeatable(path) { "refinery knows no repeatable migrations" } else { rule };
+        let named = |path: &Path| ReadError::Name { file: self.shown_as(path), rule: rule(path).into(), help: NAMING };
         let mut errors: Vec<ReadError> = self.passed_over.iter().map(|path| named(path)).collect();
         errors.extend(self.rust.iter().map(|path| ReadError::RefineryRust { file: self.shown_as(path) }));
         if self.sql.is_empty() && errors.is_empty() {
             errors.push(ReadError::NoFiles { dir: self.shown.to_owned(), example: "like V1__first.sql" });
         }
         errors.extend(self.orphans());
-        let read = self.sql.iter().map(|path| self.with_down(path));
+        let files: Vec<&PathBuf> = self.sql.iter().collect();
+        let read = side_by_side(&files, |path| self.with_down(path)).into_iter();
         let read: Vec<_> = read.filter_map(|it| it.map_err(|error| errors.push(error)).ok()).collect();
         let migrations = in_order(read).unwrap_or_else(|error| {
             errors.push(error);
@@ -140,6 +144,7 @@ fn migration(path: &Path, shown: PathBuf) -> Result<(refinery_core::Migration, M
         irreversible: false,
         transactional: true,
         budget: directives::Budget::default(),
+        turn: Turn::default(),
     };
     Ok((parsed, migration))
 }
@@ -220,6 +225,8 @@ mod tests {
         for bad in ["V2_b.sql", "2__b.sql", "v2__b.sql", "V2__b.SQL", "sub/x.sql", "V2__a-b.sql", "|2__b.sql"] {
             check_error(&[("V1__a.sql", "select 1;"), (bad, "select 1;")], &format!("m/{bad}: {name}: {form}"));
         }
+        let repeatable = format!("m/R__b.sql: {name}: refinery knows no repeatable migrations");
+        check_error(&[("V1__a.sql", "select 1;"), ("R__b.sql", "select 1;")], &repeatable);
         for bad in ["V1.5__b.sql", "V99999999999__b.sql"] {
             check_error(&[(bad, "select 1;")], &format!("m/{bad}: {name}: migration version must be a valid integer"));
         }
@@ -250,13 +257,19 @@ mod tests {
 
     #[test]
     fn what_would_end_the_transaction_is_an_error() {
-        let check = |text, message: &str| check_error(&[("V1__a.sql", text)], message);
+        let check = |text: &str, message: &str| check_error(&[("V1__a.sql", text)], message);
         check("select 1;\ncommit;", "m/V1__a.sql:2:1: COMMIT in a migration that runs in a transaction of its own");
         check("vacuum;", "m/V1__a.sql:1:1: VACUUM cannot run inside a transaction");
         check(
             "select 1;\n-- migrate:down\nselect 2;",
             "m/V1__a.sql:2:1: `migrate:down` has no place in a refinery migration",
         );
+        for (directive, name) in [("repeatable", "repeatable"), ("after s/x", "after")] {
+            check(
+                &format!("-- migrate:{directive}\nselect 1;"),
+                &format!("m/V1__a.sql:1:1: `migrate:{name}` has no place in a refinery migration"),
+            );
+        }
     }
 
     #[test]

@@ -101,6 +101,12 @@ impl<'a> Look<'a> {
 
     fn by_squawk(&mut self) {
         let parsed = SourceFile::parse(self.text);
+        if parsed.tree().stmts().next().is_none() && statements::split(self.text).is_ok_and(|it| it.is_empty()) {
+            let before = self.found.len();
+            self.find(rules::NO_STATEMENT, 0..0, "the file holds a comment alone, and will be applied as that");
+            self.found[before..].iter_mut().for_each(|it| it.severity = Severity::Warning);
+            return;
+        }
         let mut harmless = Harmless::default();
         let mut made = Made::default();
         for statement in parsed.tree().stmts() {

@@ -62,6 +62,9 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     }
     let survey = survey(world, plan, options.only.as_ref()).await.whole(plan)?;
     survey.no_drift(plan).or_blame(Blame::Drift)?;
+    if let Some(only) = &options.only {
+        super::edges::only(world, plan, &survey, only).await?;
+    }
     if let Some(saved) = &options.saved {
         saved.still_matches(plan, &survey, options.only.as_ref()).or_blame(Blame::Drift)?;
     }
@@ -229,6 +232,8 @@ impl Release<'_> {
                 let key = format!("{folder}/migrations/{}/{}", step.name, it.name);
                 files.push((format!("{key}.{}", step.kind.file_ending()), it.up.clone()));
                 files.extend(it.down.as_ref().map(|down| (format!("{key}.down.sql"), down.text.clone())));
+                let replaced = state.replaced.get(index).and_then(|it| it.text.clone());
+                files.extend(replaced.map(|text| (format!("{key}.before.sql"), text)));
             }
         }
         let kept = stream::iter(files).map(|(key, text)| async move { self.store.put_new(&key, text).await });

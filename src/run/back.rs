@@ -21,6 +21,7 @@ use crate::snapshot::{self, SnapshotError, dump};
 use crate::world::World;
 
 use super::report::RunReport;
+use super::roles;
 use super::rollback::{Request, RollbackError};
 use super::subject::{Subject, failed, note};
 
@@ -59,6 +60,7 @@ impl Back<'_> {
         let restored = self.restore_all(world, journal, manifests).await?;
         world.tell(Event::Stage(Stage::Swap));
         self.swap_all(world, journal, &restored, report).await?;
+        roles::tell(&self.subject, world, "Roles are in no snapshot", report).await?;
         self.subject.end(journal, request, &names).await?;
         let restored = report.databases.iter().filter(|it| it.rolled_back && it.via == Some("snapshot"));
         Ok(restored.map(|it| it.name.clone()).collect())

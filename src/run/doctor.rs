@@ -8,7 +8,6 @@ use serde::Serialize;
 use sqlx::{PgConnection, Row};
 
 use crate::failure::{Blame, Failure, list};
-use crate::kind::alembic::AlembicError;
 use crate::names::DatabaseName;
 use crate::outside::child;
 use crate::outside::clock;
@@ -19,7 +18,7 @@ use crate::plan::{Database, Plan, Step};
 use crate::world::World;
 
 use super::lock::who_holds;
-use super::survey::{StepState, Survey};
+use super::survey::{StepState, Survey, UnreadError};
 
 /// Sessions that a run needs for one database at its widest: the lock, the snapshot and `pg_dump`, or a step and its copy.
 const SESSIONS_EACH: i64 = 3;
@@ -108,7 +107,7 @@ pub async fn examine(world: &World, plan: &Plan, survey: &Survey, store: Result<
 /// Steps of which it cannot be said what is pending.
 fn unread_findings(plan: &Plan, survey: &Survey) -> Vec<Finding> {
     let unread = plan.steps.iter().filter_map(|step| Some((step, survey.steps.get(&step.name)?.unread.as_ref()?)));
-    let finding = |(step, error): (&Step, &std::sync::Arc<AlembicError>)| {
+    let finding = |(step, error): (&Step, &std::sync::Arc<UnreadError>)| {
         let found = explained("revisions", error.as_ref());
         Finding { database: Some(step.database.clone()), ..found }
     };

@@ -1,6 +1,6 @@
 //! One step of a run, and all of them: side by side on different databases, one after the other on each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -107,6 +107,8 @@ pub struct Context<'a> {
     pub journal: &'a Journal,
     /// Where the output of programs is kept.
     pub store: &'a Store,
+    /// Those of each server, as the run found them.
+    roles: BTreeMap<DatabaseName, Vec<String>>,
     has_ledger: Mutex<BTreeSet<DatabaseName>>,
     ended: Mutex<Ended>,
 }
@@ -117,12 +119,22 @@ impl<'a> Context<'a> {
     pub fn new(world: &'a World, plan: &'a Plan, store: &'a Store, journal: &'a Journal, survey: &Survey) -> Self {
         let has = |name: &&DatabaseName| survey.found(name).is_some_and(|it| it.has_ledger);
         let has_ledger = survey.databases.keys().filter(has).cloned().collect();
-        Self { world, plan, journal, store, has_ledger: Mutex::new(has_ledger), ended: Mutex::default() }
+        let roles = |name: &DatabaseName| Some((name.clone(), survey.found(name)?.roles.clone()));
+        let roles = survey.databases.keys().filter_map(roles).collect();
+        Self { world, plan, journal, store, roles, has_ledger: Mutex::new(has_ledger), ended: Mutex::default() }
     }
 
     /// For a run that is taken back.
     pub(super) fn back(world: &'a World, plan: &'a Plan, store: &'a Store, journal: &'a Journal) -> Self {
-        Self { world, plan, journal, store, has_ledger: Mutex::default(), ended: Mutex::default() }
+        Self {
+            world,
+            plan,
+            journal,
+            store,
+            roles: BTreeMap::new(),
+            has_ledger: Mutex::default(),
+            ended: Mutex::default(),
+        }
     }
 
     /// What our sessions call themselves.
@@ -165,29 +177,32 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Runs every step that has work. After the first failure, or a wish to stop, nothing new is begun, and what is under way
+/// Runs every segment that has work. After the first failure, or a wish to stop, nothing new is begun, and what is under way
 /// ends with its current migration.
 pub async fn run_all(context: Context<'_>, survey: &Survey) -> Ended {
     let plan = context.plan;
     let stop = context.world.interrupt.part();
-    let state = |step: &Step| survey.steps.get(&step.name).cloned().unwrap_or_default();
-    let mut waiting: Vec<&Step> = plan.steps.iter().filter(|step| state(step).has_work()).collect();
+    let pending: BTreeMap<usize, StepState> =
+        plan.segments.iter().enumerate().filter_map(|(at, it)| Some((at, survey.part(plan, it)?))).collect();
+    let mut waiting: Vec<usize> = pending.keys().copied().collect();
+    // What waits and what runs.
+    let mut open: BTreeSet<usize> = waiting.iter().copied().collect();
     let mut busy: BTreeSet<&DatabaseName> = BTreeSet::new();
     let mut running = FuturesUnordered::new();
     let mut alone = false;
     loop {
         while running.len() < plan.run.parallel && !stop.requested() && !alone {
-            let ready =
-                |step: &&Step| is_ready(plan, step, &waiting, &busy) && (running.is_empty() || !step.kind.runs_alone());
-            let Some(at) = waiting.iter().position(ready) else { break };
-            let step = waiting.remove(at);
+            let Some(at) = next(plan, &waiting, &open, &busy, running.is_empty()) else { break };
+            let segment = waiting.remove(at);
+            let step = &plan.steps[plan.segments[segment].step];
             busy.insert(&step.database);
             alone = step.kind.runs_alone();
-            let (context, state, stop) = (&context, state(step), &stop);
-            running.push(async move { (step, run_one(context, step, &state, stop).await) });
+            let (context, state, stop) = (&context, &pending[&segment], &stop);
+            running.push(async move { (segment, run_one(context, step, state, stop).await) });
         }
-        let Some((step, result)) = running.next().await else { break };
-        busy.remove(&step.database);
+        let Some((segment, result)) = running.next().await else { break };
+        open.remove(&segment);
+        busy.remove(&plan.steps[plan.segments[segment].step].database);
         alone = false;
         if let Err(error) = result {
             stop.request();
@@ -200,27 +215,20 @@ pub async fn run_all(context: Context<'_>, survey: &Survey) -> Ended {
     context.ended.into_inner().expect("nobody panicked while holding this")
 }
 
-/// A step may begin when its database is free and nothing that it waits for, directly or not, is waiting or running.
-fn is_ready(plan: &Plan, step: &Step, waiting: &[&Step], busy: &BTreeSet<&DatabaseName>) -> bool {
-    let first_on_database = waiting.iter().find(|it| it.database == step.database);
-    if busy.contains(&step.database) || first_on_database.is_some_and(|it| it.name != step.name) {
-        return false;
-    }
-    let mut seen: Vec<&StepName> = step.after.iter().collect();
-    let mut at = 0;
-    while at < seen.len() {
-        let Some(before) = plan.steps.iter().find(|it| it.name == *seen[at]) else { return false };
-        if waiting.iter().any(|it| it.name == before.name) || busy.contains(&before.database) {
-            return false;
-        }
-        for name in &before.after {
-            if !seen.contains(&name) {
-                seen.push(name);
-            }
-        }
-        at += 1;
-    }
-    true
+/// The place in `waiting` of what may begin: the first of its database, which is free, with nothing open that it is behind.
+fn next(
+    plan: &Plan,
+    waiting: &[usize],
+    open: &BTreeSet<usize>,
+    busy: &BTreeSet<&DatabaseName>,
+    idle: bool,
+) -> Option<usize> {
+    let mut seen: BTreeSet<&DatabaseName> = busy.clone();
+    waiting.iter().position(|at| {
+        let segment = &plan.segments[*at];
+        let step = &plan.steps[segment.step];
+        seen.insert(&step.database) && segment.behind.is_disjoint(open) && (idle || !step.kind.runs_alone())
+    })
 }
 
 async fn run_one(
@@ -230,18 +238,19 @@ async fn run_one(
     stop: &crate::outside::interrupt::Interrupt,
 ) -> Result<(), StepError> {
     let begun = Instant::now();
-    let pending = names(step, state);
-    context
-        .journal
-        .write(Fact::StepStart { step: step.name.clone(), database: step.database.clone(), pending })
-        .await?;
+    let (pending, replaced) = (names(step, state), replaced(step, state));
+    let roles = context.roles.get(&step.database).cloned().unwrap_or_default();
+    let (name, database) = (step.name.clone(), step.database.clone());
+    context.journal.write(Fact::StepStart { step: name, database, pending, replaced, roles }).await?;
     let mut mine = Vec::new();
     let result = match &step.kind {
         Kind::Sql(files) => {
             let files: Vec<&Migration> = state.pending.iter().map(|index| &files.migrations[*index]).collect();
             apply_files(context, step, &files, stop, &mut mine).await
         }
-        Kind::Refinery(files) => apply_refinery(context, step, &files.migrations, stop, &mut mine).await,
+        Kind::Refinery(files) => {
+            apply_refinery(context, step, &files.migrations, &state.pending, stop, &mut mine).await
+        }
         Kind::Copy(copy) => apply_copy(context, step, copy, &mut mine).await,
         Kind::Alembic(_) | Kind::Python(_) | Kind::Command(_) => {
             program_step::apply(context, step, state, stop, &mut mine).await
@@ -273,6 +282,12 @@ pub fn names(step: &Step, state: &StepState) -> Vec<String> {
         Kind::Copy(copy) if state.has_work() => vec![copy.to.table.clone()],
         _ => state.pending.iter().map(|index| state.migrations(step)[*index].name.clone()).collect(),
     }
+}
+
+/// The checksums of those that are applied anew: their ledger rows will be overwritten.
+fn replaced(step: &Step, state: &StepState) -> BTreeMap<String, String> {
+    let name = |index: &usize| state.migrations(step)[*index].name.clone();
+    state.replaced.iter().map(|(index, it)| (name(index), it.checksum.clone())).collect()
 }
 
 /// An error, and whether the database may have been changed by what failed.
@@ -374,6 +389,7 @@ async fn apply_refinery(
     context: &Context<'_>,
     step: &Step,
     files: &[Migration],
+    wanted: &[usize],
     stop: &crate::outside::interrupt::Interrupt,
     mine: &mut Vec<String>,
 ) -> Partly<()> {
@@ -382,7 +398,8 @@ async fn apply_refinery(
     let history = refinery_history::history(&mut session.connection, files).await;
     let history = history.map_err(|source| (StepError::Database { database: database(), source }, false))?;
     let history = history.map_err(|source| (StepError::Refinery { database: database(), source }, false))?;
-    for pending in &history.pending {
+    let wanted: BTreeSet<&usize> = wanted.iter().collect();
+    for pending in history.pending.iter().filter(|it| wanted.contains(&it.index)) {
         if stop.requested() {
             context.cut_short();
             break;

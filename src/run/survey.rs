@@ -1,6 +1,7 @@
 //! Plan against databases: what each has, what is pending, and where ledger and files disagree. Reads only.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures::future::join_all;
@@ -11,11 +12,13 @@ use crate::journal::ledger::{self, Applied};
 use crate::kind::alembic::{self, Alembic, AlembicError, Revisions};
 use crate::kind::command::{Command, RunWhen};
 use crate::kind::copy::{self, Pending as CopyPending};
-use crate::kind::{Kind, Migration, refinery_history};
+use crate::kind::{Files, Kind, Migration, refinery_history, sql};
 use crate::names::{DatabaseName, StepName};
 use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{PgError, Server, connect, database_oid};
-use crate::plan::{Database, Plan, Step};
+use crate::plan::segments::edges_to;
+use crate::plan::{Database, EdgeError, Plan, Segment, Step};
+use crate::sql::directives;
 use crate::world::World;
 
 use super::drift::{Drift, DriftError};
@@ -27,6 +30,32 @@ pub struct Survey {
     pub databases: BTreeMap<DatabaseName, Result<Found, PgError>>,
     /// Each step on a database that answered, in the order of the plan.
     pub steps: BTreeMap<StepName, StepState>,
+}
+
+/// Why the source of a step could not be read.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum UnreadError {
+    /// Alembic.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Alembic(#[from] AlembicError),
+    /// A migration waits for a revision that there is not.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Edge(#[from] EdgeError),
+}
+
+impl UnreadError {
+    fn is_interruption(&self) -> bool {
+        matches!(self, Self::Alembic(it) if it.is_interruption())
+    }
+
+    fn is_about_files(&self) -> bool {
+        match self {
+            Self::Alembic(it) => it.is_about_files(),
+            Self::Edge(_) => true,
+        }
+    }
 }
 
 /// A database that answered.
@@ -44,6 +73,8 @@ pub struct Found {
     pub applied: usize,
     /// Steps that its ledger knows and the plan does not.
     pub strange_steps: Vec<String>,
+    /// The roles of its server.
+    pub roles: Vec<String>,
 }
 
 /// What is to be done for a step.
@@ -58,7 +89,20 @@ pub struct StepState {
     /// Where ledger and files disagree.
     pub drift: Vec<Drift>,
     /// Why the step's source could not be read.
-    pub unread: Option<Arc<AlembicError>>,
+    pub unread: Option<Arc<UnreadError>>,
+    /// What the ledger has of those pending ones that are applied anew, by their place in the list.
+    pub replaced: BTreeMap<usize, Replaced>,
+    /// Repeatable migrations that the ledger has and that have no file any more. That is no drift.
+    pub gone: Vec<String>,
+}
+
+/// What a repeatable migration was when it was last applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaced {
+    /// Its checksum.
+    pub checksum: String,
+    /// Its text.
+    pub text: Option<String>,
 }
 
 impl StepState {
@@ -66,6 +110,28 @@ impl StepState {
     #[must_use]
     pub fn migrations<'a>(&'a self, step: &'a Step) -> &'a [Migration] {
         self.listed.as_ref().map_or(step.kind.migrations(), |listed| &listed.migrations)
+    }
+
+    /// Of a pending migration that is repeatable, why it is to be applied: `new` or `changed`.
+    #[must_use]
+    pub fn repeatable(&self, step: &Step, index: usize) -> Option<&'static str> {
+        let why = if self.replaced.contains_key(&index) { "changed" } else { "new" };
+        self.migrations(step)[index].turn.repeatable.then_some(why)
+    }
+
+    /// The same, of a stretch of the list alone.
+    fn within(&self, range: &Range<usize>) -> Self {
+        let pending = self.pending.iter().copied().filter(|at| range.contains(at)).collect();
+        let replaced = self.replaced.range(range.clone()).map(|(at, it)| (*at, it.clone())).collect();
+        Self { pending, replaced, listed: self.listed.clone(), ..Self::default() }
+    }
+
+    /// Whether `apply` has applied a migration of this name, or would not apply it again.
+    #[must_use]
+    pub fn has(&self, step: &Step, name: &str) -> bool {
+        let open =
+            |it: &&Drift| matches!(it, Drift::OutOfOrder { .. } | Drift::Interrupted { .. }) && it.name() == name;
+        !super::step::names(step, self).iter().any(|it| it == name) && !self.drift.iter().any(|it| open(&it))
     }
 
     /// Whether `apply` has anything to do here.
@@ -94,7 +160,7 @@ struct Unread {
     database: DatabaseName,
     help: String,
     #[source]
-    source: Arc<AlembicError>,
+    source: Arc<UnreadError>,
 }
 
 /// Looks at the databases of a plan (all, or only those named), side by side.
@@ -142,7 +208,7 @@ async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<
     for step in &here {
         let own: Vec<&Applied> = rows.iter().filter(|row| row.step == step.name.as_str()).collect();
         let state = match &step.kind {
-            Kind::Sql(files) => compare(&files.migrations, &own),
+            Kind::Sql(files) => with_texts(&mut session, &step.name, compare(&files.migrations, &own), files).await?,
             Kind::Refinery(files) => {
                 let mut state = drift_of(&files.migrations, &own);
                 match refinery_history::history(&mut session, &files.migrations).await? {
@@ -178,6 +244,7 @@ async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<
         last_run: rows.iter().map(|row| row.run.clone()).max(),
         applied,
         strange_steps: strange.into_iter().map(str::to_owned).collect(),
+        roles: super::roles::all(&mut session).await?,
     };
     Ok((found, steps, session))
 }
@@ -185,19 +252,50 @@ async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<
 /// The pending migrations of a step, by its ledger rows alone.
 fn compare(files: &[Migration], rows: &[&Applied]) -> StepState {
     let mut state = drift_of(files, rows);
-    let has = |it: &Migration| rows.iter().any(|row| row.name == it.name);
-    let last = files.iter().rposition(has);
-    for (index, file) in files.iter().enumerate().filter(|(_, it)| !has(it)) {
-        match last {
-            Some(last) if index < last => state.drift.push(Drift::OutOfOrder {
+    let rows: BTreeMap<&str, &Applied> = rows.iter().map(|row| (row.name.as_str(), *row)).collect();
+    let row = |it: &Migration| rows.get(it.name.as_str()).copied();
+    let last = files.iter().rposition(|it| !it.turn.repeatable && row(it).is_some());
+    for (index, file) in files.iter().enumerate() {
+        match (row(file), last) {
+            (Some(row), _) if file.turn.repeatable && row.finished && row.checksum != file.checksum => {
+                state.pending.push(index);
+                state.replaced.insert(index, Replaced { checksum: row.checksum.clone(), text: None });
+            }
+            (Some(_), _) => {}
+            (None, Some(last)) if index < last => state.drift.push(Drift::OutOfOrder {
                 name: file.name.clone(),
                 path: file.path.clone(),
                 applied: files[last].name.clone(),
             }),
-            _ => state.pending.push(index),
+            (None, _) => state.pending.push(index),
         }
     }
     state
+}
+
+/// The ledger keeps the text of what is to be replaced; and by its text alone it knows whether a migration without a file was
+/// repeatable.
+async fn with_texts(
+    session: &mut PgConnection,
+    step: &StepName,
+    mut state: StepState,
+    files: &Files,
+) -> Result<StepState, PgError> {
+    let replaced = state.replaced.keys().map(|index| files.migrations[*index].name.as_str());
+    let missing = state.drift.iter().filter(|it| matches!(it, Drift::Missing { .. })).map(Drift::name);
+    let mut texts = ledger::texts(session, step, &replaced.chain(missing).collect::<Vec<_>>()).await?;
+    for (index, it) in &mut state.replaced {
+        it.text = texts.remove(&files.migrations[*index].name);
+    }
+    let was_repeatable = |name: &str| {
+        let says = |text: &String| directives::read(text).is_ok_and(|parts| parts.repeatable.is_some());
+        name.starts_with(sql::REPEATABLE) || texts.get(name).is_some_and(says)
+    };
+    let gone = |it: &Drift| matches!(it, Drift::Missing { name } if was_repeatable(name));
+    let (gone, drift): (Vec<_>, Vec<_>) = state.drift.into_iter().partition(gone);
+    state.gone = gone.iter().map(|it| it.name().to_owned()).collect();
+    state.drift = drift;
+    Ok(state)
 }
 
 /// A command has one unit, and no order to be out of. One that was cut off is asked about by its probe when it is run.
@@ -229,11 +327,14 @@ async fn ask_alembic(
     own: &[&Applied],
 ) -> Result<(StepState, usize), PgError> {
     let limits = plan.limits(step);
-    let unread = |error| StepState { unread: Some(Arc::new(error)), ..StepState::default() };
+    let unread = |error: UnreadError| StepState { unread: Some(Arc::new(error)), ..StepState::default() };
     let mut revisions = match it.revisions(&world.interrupt, &limits).await {
         Ok(revisions) => revisions,
-        Err(error) => return Ok((unread(error), 0)),
+        Err(error) => return Ok((unread(error.into()), 0)),
     };
+    if let Err(error) = edges_to(&plan.steps, step, &revisions.migrations) {
+        return Ok((unread(error.into()), 0));
+    }
     let current = alembic::current(session, &revisions.version_table).await?;
     let mut state = look_at_alembic(it, &revisions, &current, own);
     if !state.drift.is_empty() {
@@ -241,7 +342,7 @@ async fn ask_alembic(
         return Ok((state, 0));
     }
     if let Err(error) = it.add_ways_back(&mut revisions, &state.pending, &world.interrupt, &limits).await {
-        return Ok((unread(error), 0));
+        return Ok((unread(error.into()), 0));
     }
     let has = revisions.migrations.len() - state.pending.len();
     state.listed = Some(Arc::new(revisions));
@@ -273,14 +374,15 @@ fn look_at_alembic(it: &Alembic, revisions: &Revisions, current: &[String], rows
 
 fn drift_of(files: &[Migration], rows: &[&Applied]) -> StepState {
     let mut drift = Vec::new();
+    let files: BTreeMap<&str, &Migration> = files.iter().map(|file| (file.name.as_str(), file)).collect();
     for row in rows {
-        match files.iter().find(|file| file.name == row.name) {
+        match files.get(row.name.as_str()) {
             None => drift.push(Drift::Missing { name: row.name.clone() }),
             Some(_) if !row.finished => {
                 let (name, run, ended) = (row.name.clone(), row.run.clone(), row.progress);
                 drift.push(Drift::Interrupted { name, run, ended });
             }
-            Some(file) if file.checksum != row.checksum => drift.push(Drift::Changed {
+            Some(file) if file.checksum != row.checksum && !file.turn.repeatable => drift.push(Drift::Changed {
                 name: row.name.clone(),
                 path: file.path.clone(),
                 file: file.checksum.clone(),
@@ -368,6 +470,16 @@ impl Survey {
         self.databases.get(database)?.as_ref().ok()
     }
 
+    /// What is to be done in a segment; none if that is nothing.
+    #[must_use]
+    pub fn part(&self, plan: &Plan, segment: &Segment) -> Option<StepState> {
+        let step = &plan.steps[segment.step];
+        let whole = self.steps.get(&step.name)?;
+        let cut = plan.segments.iter().filter(|it| it.step == segment.step).count() > 1;
+        let state = if cut { whole.within(&segment.range) } else { whole.clone() };
+        state.has_work().then_some(state)
+    }
+
     /// Whether files and ledgers agree everywhere.
     ///
     /// # Errors
@@ -412,6 +524,7 @@ impl Survey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::Turn;
     use crate::sql::directives::Budget;
 
     fn file(name: &str, checksum: &str) -> Migration {
@@ -424,6 +537,7 @@ mod tests {
             irreversible: false,
             transactional: true,
             budget: Budget::default(),
+            turn: Turn::default(),
         }
     }
 
@@ -458,5 +572,19 @@ mod tests {
         check(&files, &[("0_gone", "x", true)], &[0, 1, 2], &[("missing", "0_gone")]);
         check(&files, &[("2_b", "y", true)], &[2], &[("out_of_order", "1_a")]);
         check(&files, &[("1_a", "x", false)], &[1, 2], &[("interrupted", "1_a")]);
+    }
+
+    #[test]
+    fn repeatable_ones_are_pending_when_they_are_new_or_changed() {
+        let repeatable =
+            |name, checksum| Migration { turn: Turn { repeatable: true, ..Turn::default() }, ..file(name, checksum) };
+        let files = [file("1_a", "x"), file("2_b", "y"), repeatable("R__a", "z"), repeatable("R__b", "z")];
+        let rows = [row("R__a", "other", true), row("R__b", "z", true), row("1_a", "x", true)];
+        let state = compare(&files, &rows.iter().collect::<Vec<_>>());
+        assert_eq!((state.pending, state.drift), (vec![1, 2], vec![]));
+        assert_eq!(state.replaced, BTreeMap::from([(2, Replaced { checksum: "other".into(), text: None })]));
+        let cut_off = row("R__a", "other", false);
+        let state = compare(&files, &[&cut_off]);
+        assert_eq!((state.pending, state.drift.len()), (vec![0, 1, 3], 1));
     }
 }

@@ -32,6 +32,7 @@ use alembic::Downgrade;
 pub use error::{UndoError, WhyNot};
 
 use super::report::RunReport;
+use super::roles;
 use super::rollback::{Down, Request, RollbackError};
 use super::step::{told_of_older, told_of_retries};
 use super::subject::{Subject, failed};
@@ -128,6 +129,7 @@ impl<'a> Undo<'a> {
             return Err(error);
         }
         self.side_databases(report).await?;
+        roles::tell(&self.subject, self.world, "No down script dropped it", report).await?;
         self.subject.end(journal, request, &ahead.databases).await?;
         Ok(ahead.databases.into_iter().collect())
     }

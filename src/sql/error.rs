@@ -68,16 +68,21 @@ pub enum Problem {
     #[error("`migrate:{0}` is not a directive")]
     #[diagnostic(
         code("sql.directive_unknown"),
-        help("The directives are no-transaction, lock-timeout, statement-timeout, down, irreversible and allow.")
+        help(
+            "The directives are no-transaction, lock-timeout, statement-timeout, down, irreversible, repeatable, after and \
+             allow."
+        )
     )]
     DirectiveUnknown(String),
-    /// A directive that is still to come.
-    #[error("`migrate:{0}` is not supported by this version of migrate")]
+    /// Something else where a migration belongs.
+    #[error("`migrate:after` wants STEP/NAME, and has `{0}`")]
     #[diagnostic(
-        code("sql.directive_unsupported"),
-        help("The directives are no-transaction, lock-timeout, statement-timeout, down, irreversible and allow.")
+        code("sql.directive_edge"),
+        help(
+            "Write the step and the migration as `migrate plan` and `migrate status` show them, as in `rag-schema/001_a`."
+        )
     )]
-    DirectiveUnsupported(String),
+    DirectiveEdge(String),
     /// An argument where none belongs.
     #[error("`migrate:{name}` takes no argument, and has `{argument}`")]
     #[diagnostic(code("sql.directive_argument"), help("Put remarks into a comment of their own."))]

@@ -4,5 +4,6 @@ mod concurrently;
 mod copy;
 mod limits;
 mod refinery;
+mod repeatable;
 mod session;
 mod sql;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use crate::journal;
 use crate::journal::ledger::{self, Written};
-use crate::journal::state::{Changed, DatabaseState};
+use crate::journal::state::{Begun, Changed, DatabaseState};
 use crate::kind::alembic::AlembicMode;
-use crate::kind::{Kind, Migration, refinery_history};
+use crate::kind::{Kind, Migration, Turn, refinery_history};
 use crate::names::DatabaseName;
 use crate::outside::postgres::connect;
 use crate::sql::{checksum, directives};
@@ -90,18 +90,22 @@ impl Undo<'_> {
         }
     }
 
-    /// The steps in reverse, and of each its rows, the last applied first. On one database, steps never run side by side.
+    /// The steps, or the parts of them, in the reverse of the order in which they began, and of each its rows, the last applied
+    /// first. That order is the journal's alone: where migrations wait for those of other steps, the plan as it was kept does
+    /// not say how the steps were cut.
     async fn units(&self, mut rows: Vec<Row>, reasons: &mut Vec<String>) -> Result<Vec<Unit>, RollbackError> {
         let mut units = Vec::new();
-        for step in self.down.plan.steps.iter().rev() {
-            let (here, others): (Vec<Row>, _) = rows.into_iter().partition(|(_, row)| row.step == step.name);
+        for begun in self.subject.state.begun.iter().rev() {
+            let Some(step) = self.step(&begun.step) else { continue };
+            let announced = |row: &Written| row.step == begun.step && begun.pending.contains(&row.name);
+            let (here, others): (Vec<Row>, _) = rows.into_iter().partition(|(_, row)| announced(row));
             rows = others;
             if matches!(&step.kind, Kind::Alembic(it) if it.mode == AlembicMode::Online) && !here.is_empty() {
                 units.extend(self.by_alembic_ahead(&step.name, &here, reasons).await?);
                 continue;
             }
             for (database, row) in here {
-                match self.unit(&step.kind, database, &row) {
+                match self.unit(&step.kind, begun, database, &row) {
                     Ok(unit) => units.push(unit),
                     Err(reason) => reasons.push(reason),
                 }
@@ -112,7 +116,14 @@ impl Undo<'_> {
         Ok(units)
     }
 
-    fn unit(&self, kind: &Kind, database: DatabaseName, row: &Written) -> Result<Unit, String> {
+    fn unit(&self, kind: &Kind, begun: &Begun, database: DatabaseName, row: &Written) -> Result<Unit, String> {
+        if begun.replaced.contains(&row.name) {
+            let folder = journal::folder(&self.subject.state.run);
+            let before = format!("{folder}/migrations/{}/{}.before.sql", row.step, row.name);
+            let reason =
+                format!("it replaced an earlier text of its own, kept as {before}, which no way back brings back");
+            return Err(without(&database, row, &reason));
+        }
         let script = self.script(row).map_err(|reason| without(&database, row, &reason))?;
         let also = match kind {
             Kind::Refinery(_) => refinery_history::remove_row(&row.name).into_iter().collect(),
@@ -136,6 +147,7 @@ impl Undo<'_> {
             irreversible: false,
             transactional: !parts.up.no_transaction,
             budget: parts.up.budget,
+            turn: Turn::default(),
         })
     }
 }
