@@ -116,6 +116,15 @@ pub enum Event {
         /// Compressed bytes read.
         stored_bytes: u64,
     },
+    /// A snapshot was restored into a scratch database and compared.
+    Drilled {
+        /// The database.
+        database: DatabaseName,
+        /// Whether it was what the snapshot says.
+        passed: bool,
+        /// How long the restore took.
+        seconds: f64,
+    },
     /// A restore into a side database is under way.
     RestoreProgressed {
         /// The database.
@@ -167,6 +176,8 @@ pub enum Stage {
     Gates,
     /// Dumping to the store.
     Snapshots,
+    /// The snapshots are restored into scratch databases and compared.
+    Drill,
     /// Applying.
     Migrations,
     /// Checks after.

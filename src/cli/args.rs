@@ -193,6 +193,42 @@ pub enum SnapshotCommand {
         #[arg(long, value_name = "URL")]
         store: Option<String>,
     },
+    /// Restore snapshots into scratch databases, compare them with their manifests, and drop them again
+    Drill {
+        /// The run that took them [default: the latest with snapshots]
+        #[arg(value_parser = run)]
+        run: Option<RunId>,
+        /// Of these databases alone
+        #[arg(long, value_name = "DB", value_delimiter = ',', value_parser = database)]
+        only: Vec<DatabaseName>,
+    },
+    /// Restore one snapshot into a new database on the target's server; nothing that is there is touched
+    Restore {
+        /// The run that took it [default: the latest with snapshots]
+        #[arg(value_parser = run)]
+        run: Option<RunId>,
+        /// The database, by its name in the plan
+        #[arg(long, value_name = "DB", value_parser = database)]
+        only: DatabaseName,
+        /// The new database's name on the server
+        #[arg(long = "as", value_name = "NAME")]
+        dbname: String,
+        /// Make the roles that the server lacks, without the right to log in
+        #[arg(long, conflicts_with = "no_owner")]
+        create_roles: bool,
+        /// Let everything belong to the role that restores, and leave privileges out
+        #[arg(long)]
+        no_owner: bool,
+    },
+    /// Remove the snapshots that `[store] retention` does not keep
+    Prune {
+        /// Show what would go, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
     /// Read archives back and compare them with their manifests
     Verify {
         /// The run that took them [default: the latest with snapshots]

@@ -133,6 +133,7 @@ fn stage(stage: Stage) -> &'static str {
         Stage::Preflight => "Looking at the databases",
         Stage::Gates => "Checking what must hold before",
         Stage::Snapshots => "Taking snapshots",
+        Stage::Drill => "Restoring the snapshots in a drill",
         Stage::Migrations => "Applying",
         Stage::Checks => "Checking what must hold after",
         Stage::Verification => "Rolling back: reading the archives",
@@ -177,6 +178,10 @@ fn line(event: &Event) -> Option<String> {
             format!("  {check}: {}, {detail}", if *holds { "passed" } else { "FAILED" })
         }
         Event::Failed { message } => format!("FAILED: {message}"),
+        Event::Drilled { database, passed, seconds: took } => {
+            let verdict = if *passed { "drill passed" } else { "drill FAILED" };
+            format!("  {database}: {verdict}, restored in {}", seconds(*took))
+        }
         Event::SnapshotVerified { database, stored_bytes } => {
             format!("  {database}: archive read back, {} as sent", bytes(*stored_bytes))
         }

@@ -1,4 +1,8 @@
-//! `migrate snapshot take | list | verify`.
+//! `migrate snapshot take | list | verify | drill | restore | prune`.
+
+mod drill;
+mod prune;
+mod restore;
 
 use std::collections::BTreeSet;
 
@@ -13,8 +17,10 @@ use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
 use crate::outside::store::Store;
 use crate::run::snapshots;
+use crate::snapshot::drill::Drilled;
+use crate::snapshot::elsewhere::Roles;
 use crate::snapshot::manifest::Manifest;
-use crate::snapshot::{self, SnapshotError, dump};
+use crate::snapshot::{self, SnapshotError, prove};
 
 use super::args::SnapshotCommand;
 use super::context::{Context, only, only_of};
@@ -32,7 +38,11 @@ struct Line {
     bytes: u64,
     stored_bytes: u64,
     sha256: String,
+    /// Whether the latest drill passed.
     drilled: bool,
+    /// Seconds that it took to restore.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restored_in: Option<f64>,
 }
 
 /// Runs it.
@@ -43,6 +53,16 @@ pub async fn run(context: &Context<'_>, command: SnapshotCommand) -> Ended {
     match command {
         SnapshotCommand::Take { only } => take(context, only).await,
         SnapshotCommand::List { store } => list(context, store.as_deref()).await,
+        SnapshotCommand::Drill { run, only } => drill::run(context, run, only).await,
+        SnapshotCommand::Restore { run, only, dbname, create_roles, no_owner } => {
+            let roles = match (create_roles, no_owner) {
+                (true, _) => Roles::Create,
+                (_, true) => Roles::Ours,
+                _ => Roles::MustExist,
+            };
+            restore::run(context, run, only, &dbname, roles).await
+        }
+        SnapshotCommand::Prune { dry_run, yes } => prune::run(context, dry_run, yes).await,
         SnapshotCommand::Verify { run, only: names, store } => {
             verify(context, run, only(names), store.as_deref()).await
         }
@@ -79,7 +99,11 @@ async fn manifests(store: &Store) -> Result<Vec<Manifest>, Failure> {
 
 async fn list(context: &Context<'_>, store: Option<&str>) -> Ended {
     let store = context.store_alone(store)?;
-    let lines: Vec<Line> = manifests(&store).await?.into_iter().map(line).collect();
+    let mut lines = Vec::new();
+    for manifest in manifests(&store).await? {
+        let drilled = crate::snapshot::drill::latest(&store, &manifest.run, &manifest.database).await.or_fail()?;
+        lines.push(line(manifest, drilled));
+    }
     if context.console.json {
         context.console.print_json(&json!({ "snapshots": lines }));
     } else if lines.is_empty() {
@@ -90,28 +114,34 @@ async fn list(context: &Context<'_>, store: Option<&str>) -> Ended {
             .map(|it| {
                 let sizes = [bytes(it.bytes), bytes(it.stored_bytes)];
                 let first = [it.run.to_string(), it.database.to_string(), clock::readable(it.taken_at)];
-                first.into_iter().chain(sizes).chain([it.sha256.clone()]).collect()
+                let drilled = match (it.drilled, it.restored_in) {
+                    (true, Some(took)) => format!("in {}", seconds(took)),
+                    (_, Some(_)) => "FAILED".into(),
+                    (_, None) => "no".into(),
+                };
+                first.into_iter().chain(sizes).chain([drilled, it.sha256.clone()]).collect()
             })
             .collect();
-        context.console.print(&table(&["RUN", "DATABASE", "TAKEN", "HOLDS", "STORED", "SHA-256"], &rows));
+        context.console.print(&table(&["RUN", "DATABASE", "TAKEN", "HOLDS", "STORED", "DRILLED", "SHA-256"], &rows));
     }
     Ok(Exit::Done)
 }
 
-fn line(it: Manifest) -> Line {
+fn line(it: Manifest, drilled: Option<Drilled>) -> Line {
     Line {
+        bytes: it.bytes(),
+        stored_bytes: it.stored_bytes(),
+        sha256: it.sha256(),
         run: it.run,
         database: it.database,
         taken_at: it.taken_at,
-        bytes: it.archive.digests.bytes,
-        stored_bytes: it.archive.digests.stored_bytes,
-        sha256: it.archive.digests.stored_sha256,
-        drilled: false,
+        drilled: drilled.as_ref().is_some_and(Drilled::passed),
+        restored_in: drilled.map(|it| it.seconds),
     }
 }
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
-#[error("there is no snapshot to verify")]
+#[error("there is no such snapshot")]
 #[diagnostic(code("snapshot.none"), help("`migrate snapshot list` shows what there is."))]
 struct NoneThere;
 
@@ -124,6 +154,20 @@ struct Verified {
     detail: Option<String>,
 }
 
+/// The snapshots that are meant: of `run`, or of the newest run that has any.
+async fn wanted(
+    store: &Store,
+    run: Option<&RunId>,
+    only: Option<&BTreeSet<DatabaseName>>,
+) -> Result<Vec<Manifest>, Failure> {
+    let mut found = match run {
+        Some(run) => snapshot::manifests(store, run).await.or_fail()?,
+        None => latest(manifests(store).await?),
+    };
+    found.retain(|it| only.is_none_or(|only| only.contains(&it.database)));
+    if found.is_empty() { Err(Failure::untouched(Blame::Check, NoneThere)) } else { Ok(found) }
+}
+
 async fn verify(
     context: &Context<'_>,
     run: Option<RunId>,
@@ -131,18 +175,10 @@ async fn verify(
     store: Option<&str>,
 ) -> Ended {
     let store = context.store_alone(store)?;
-    let found = match &run {
-        Some(run) => snapshot::manifests(&store, run).await.or_fail()?,
-        None => latest(manifests(&store).await?),
-    };
-    let wanted: Vec<Manifest> =
-        found.into_iter().filter(|it| only.as_ref().is_none_or(|only| only.contains(&it.database))).collect();
-    if wanted.is_empty() {
-        return Err(Failure::untouched(Blame::Check, NoneThere));
-    }
+    let wanted = wanted(&store, run.as_ref(), only.as_ref()).await?;
     let (mut lines, mut failed) = (Vec::new(), None);
     for manifest in wanted {
-        let result = dump::prove(context.world, &store, &manifest.run, &manifest).await;
+        let result = prove::whole(context.world, &store, &manifest).await;
         lines.push(Verified {
             outcome: if result.is_ok() { "passed" } else { "failed" },
             detail: result.as_ref().err().map(ToString::to_string),
@@ -178,7 +214,7 @@ async fn verify(
 
 fn not_verified(error: SnapshotError) -> Failure {
     let blame = match error {
-        SnapshotError::Damaged { .. } => Blame::Check,
+        SnapshotError::Damaged { .. } | SnapshotError::Drill { .. } => Blame::Check,
         SnapshotError::Interrupted(_) => Blame::Interrupted,
         _ => Blame::Work,
     };

@@ -162,6 +162,21 @@ impl Server {
     }
 }
 
+/// Connections that the server has left for roles without privileges.
+///
+/// # Errors
+/// The query failed.
+pub async fn free_connections(session: &mut PgConnection) -> Result<usize, PgError> {
+    let free: i64 = sqlx::query_scalar(
+        "select current_setting('max_connections')::int8 - current_setting('superuser_reserved_connections')::int8 - (select \
+         count(*) from pg_stat_activity where backend_type = 'client backend')",
+    )
+    .fetch_one(session)
+    .await
+    .map_err(query_error("counting free connections"))?;
+    Ok(usize::try_from(free).unwrap_or(0))
+}
+
 /// The oid of a database on the server of `session`, or none if there is no such database.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
-//! The store: the one file that speaks to `object_store`. Objects are created and never overwritten, renamed or deleted,
-//! so that a bucket with a retention policy serves as well as a folder.
+//! The store: the one file that speaks to `object_store`. Objects are created and never overwritten or renamed, and deleted only
+//! when snapshots are pruned, so that a bucket with a retention policy serves as well as a folder.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -100,6 +100,15 @@ pub struct Object {
     pub key: String,
     /// Bytes.
     pub size: u64,
+}
+
+/// What became of an object that was to be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone.
+    Done,
+    /// The store does not let us, and says so.
+    Refused(String),
 }
 
 /// A place for snapshots, journals and evidence.
@@ -258,6 +267,18 @@ impl Store {
             listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
         names.sort();
         Ok(names)
+    }
+
+    /// Removes an object. One that is gone already is removed: an earlier reply may have been lost.
+    ///
+    /// # Errors
+    /// The store failed. That it may not remove the object, because of a retention policy or a hold, is no error.
+    pub async fn remove(&self, key: &str) -> Result<Removal, StoreError> {
+        match self.inner.delete(&self.path(key)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(Removal::Done),
+            Err(error @ object_store::Error::PermissionDenied { .. }) => Ok(Removal::Refused(error.to_string())),
+            Err(error) => Err(io("remove", key)(error)),
+        }
     }
 
     /// Begins the upload of an object of unknown size. The object appears only with [`Upload::finish`].

@@ -9,7 +9,7 @@ use toml::Spanned;
 use super::file::PlanFile;
 use super::order::{Cycle, Node, order};
 use super::problem::{PlanError, Problem, Source};
-use super::tables::{CompressionWord, FreezeWord, StepTable, TableTable, Work};
+use super::tables::{FreezeWord, StepTable, TableTable, Work};
 use super::{Database, Target};
 use crate::lint::rules::{self, RULES, Rule};
 use crate::names::{DatabaseName, TargetName};
@@ -19,9 +19,6 @@ use crate::outside::url::DatabaseUrl;
 /// their keys, through [`unsupported`] too.
 pub(super) fn supported(plan: &PlanFile) -> Result<(), PlanError> {
     let refuse = |span, what: &str| Err(unsupported(&plan.source, span, what.to_owned()));
-    if let Some(word) = plan.store.compression.as_ref().filter(|it| matches!(it.get_ref(), CompressionWord::Zstd)) {
-        return refuse(word.span(), "`compression = \"zstd\"`");
-    }
     if let Some(word) = plan.run.freeze.as_ref().filter(|it| *it.get_ref() == FreezeWord::ReadOnly) {
         return refuse(word.span(), "`freeze = \"read_only\"`");
     }
@@ -73,15 +70,18 @@ fn targets(plan: &PlanFile) -> Result<(), PlanError> {
 }
 
 fn settings(plan: &PlanFile) -> Result<(), PlanError> {
-    match &plan.run.parallel {
-        Some(parallel) if *parallel.get_ref() == 0 => {
-            let place = "`parallel` of `[run]`".to_owned();
-            let (message, help) =
-                ("the number is zero".to_owned(), "Write 1 to work on one database at a time.".to_owned());
-            Err(PlanError::new(&plan.source, parallel.span(), Problem::Value { place, message, help }))
+    let counts = [
+        ("parallel", &plan.run.parallel, "Write 1 to work on one database at a time."),
+        ("jobs", &plan.run.jobs, "Write 1 for one dump at a time, or leave it out."),
+    ];
+    for (word, number, help) in counts {
+        if let Some(zero) = number.as_ref().filter(|it| *it.get_ref() == 0) {
+            let (place, message) = (format!("`{word}` of `[run]`"), "the number is zero".to_owned());
+            let problem = Problem::Value { place, message, help: help.to_owned() };
+            return Err(PlanError::new(&plan.source, zero.span(), problem));
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 /// That each rule of `[lint] allow` is one, and one that can be allowed.

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use self::file::PlanFile;
@@ -97,11 +97,25 @@ pub struct Retention {
 }
 
 /// `store.compression`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// `gzip`, the default.
+    /// `gzip`, the default: whatever machine there is can read it.
     #[default]
     Gzip,
+    /// `zstd`: several times as fast, and smaller.
+    Zstd,
+}
+
+impl Compression {
+    /// What the name of a compressed file ends in.
+    #[must_use]
+    pub fn ending(self) -> &'static str {
+        match self {
+            Self::Gzip => "gz",
+            Self::Zstd => "zst",
+        }
+    }
 }
 
 /// `[run]`.
@@ -111,6 +125,10 @@ pub struct RunSettings {
     pub on_failure: OnFailure,
     /// Databases that are worked on at once.
     pub parallel: usize,
+    /// Dumps at once, of all databases together, and restores at once; none is what the machine's cores are good for.
+    pub jobs: Option<usize>,
+    /// Whether every snapshot is drilled before anything is changed.
+    pub drill: bool,
     /// How long a statement may wait for a lock.
     pub lock_timeout: Duration,
     /// How often a transaction that did not get its lock is tried again.
@@ -254,7 +272,11 @@ impl Plan {
             text: file.source.text().to_owned(),
             path: path.to_owned(),
             target,
-            store: StoreSettings { url: store, compression: Compression::Gzip, retention: file.store.retention },
+            store: StoreSettings {
+                url: store,
+                compression: file.store.compression.unwrap_or_default(),
+                retention: file.store.retention,
+            },
             run: file.run_settings(),
             allowed: file.allowed(),
             databases,
@@ -279,6 +301,10 @@ pub fn project_root(path: &Path) -> PathBuf {
 /// Reads the folder of the first path; messages call it by the second.
 type ReadFolder = fn(&Path, &Path) -> Result<Vec<Migration>, kind::ReadError>;
 
+fn count(number: Option<&toml::Spanned<u32>>) -> Option<usize> {
+    number.map(|it| usize::try_from(*it.get_ref()).unwrap_or(usize::MAX))
+}
+
 impl PlanFile {
     fn allowed(&self) -> Allowed {
         self.lint.allow.iter().map(|it| it.get_ref().clone()).collect()
@@ -288,7 +314,9 @@ impl PlanFile {
         let run = &self.run;
         RunSettings {
             on_failure: run.on_failure.unwrap_or(OnFailure::Rollback),
-            parallel: run.parallel.as_ref().map_or(4, |it| usize::try_from(*it.get_ref()).unwrap_or(usize::MAX)),
+            parallel: count(run.parallel.as_ref()).unwrap_or(4),
+            jobs: count(run.jobs.as_ref()),
+            drill: run.drill,
             lock_timeout: run.lock_timeout.map_or(Duration::from_secs(4), |Wait(it)| it),
             lock_retries: run.lock_retries.unwrap_or(8),
             statement_timeout: run.statement_timeout.map_or(Duration::ZERO, |Time(it)| it),

@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use toml::Spanned;
 
 use super::section::with_help;
-use super::{OnFailure, Retention, When};
+use super::{Compression, OnFailure, Retention, When};
 use crate::kind::alembic::AlembicMode;
 use crate::kind::command::RunWhen;
 use crate::names::{DatabaseName, StepName, TargetName};
@@ -43,16 +43,9 @@ pub(super) struct Top {
 #[serde(deny_unknown_fields)]
 pub(super) struct StoreTable {
     pub(super) url: Option<Spanned<String>>,
-    pub(super) compression: Option<Spanned<CompressionWord>>,
+    pub(super) compression: Option<Compression>,
     #[serde(default)]
     pub(super) retention: Retention,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum CompressionWord {
-    Gzip,
-    Zstd,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -61,6 +54,9 @@ pub(super) struct RunTable {
     pub(super) freeze: Option<Spanned<FreezeWord>>,
     pub(super) on_failure: Option<OnFailure>,
     pub(super) parallel: Option<Spanned<u32>>,
+    pub(super) jobs: Option<Spanned<u32>>,
+    #[serde(default)]
+    pub(super) drill: bool,
     pub(super) lock_timeout: Option<Wait>,
     pub(super) lock_retries: Option<u32>,
     pub(super) statement_timeout: Option<Time>,

@@ -99,6 +99,7 @@ fn the_form_of_the_file() {
     check("!version = 1\nname = \"x\"\nstore = \"gs://bucket\"", "3: `[store]`: a text stands where a table belongs");
     check("[run]\nparallel = \"4\"", "7: `parallel` of `[run]`: a text stands where a whole number belongs");
     check("[run]\nparallel = 0", "7: `parallel` of `[run]`: the number is zero");
+    check("[run]\njobs = 0", "7: `jobs` of `[run]`: the number is zero");
     check("[run]\nparallel = -2", "7: `parallel` of `[run]`: the number is out of range");
     check(
         "[run]\nparallel = 4.5",
@@ -138,7 +139,6 @@ fn the_form_of_the_file() {
 
 #[test]
 fn words_of_the_contract_that_are_not_built_yet() {
-    check("[store]\ncompression = \"zstd\"", "7: `compression = \"zstd\"` is not supported by this version of migrate");
     check("[store]\nurl = \"s3://bucket\"", "7: a store at `s3://` is not supported by this version of migrate");
     check("[run]\nfreeze = \"read_only\"", "7: `freeze = \"read_only\"` is not supported by this version of migrate");
     check("[databases.a]\nstandby = true", "7: `standby = true` is not supported by this version of migrate");
@@ -517,6 +517,8 @@ mobius_user = "${B}"
 freeze = "none"
 on_failure = "halt"
 parallel = 2
+jobs = 3
+drill = true
 lock_timeout = "500ms"
 lock_retries = 3
 statement_timeout = "2m"
@@ -572,6 +574,8 @@ fn the_plan_of_the_contract() {
     let run = RunSettings {
         on_failure: OnFailure::Halt,
         parallel: 2,
+        jobs: Some(3),
+        drill: true,
         lock_timeout: Duration::from_millis(500),
         lock_retries: 3,
         statement_timeout: Duration::from_secs(120),
@@ -608,6 +612,8 @@ fn everything_that_may_be_left_out_has_a_default() {
     let run = RunSettings {
         on_failure: OnFailure::Rollback,
         parallel: 4,
+        jobs: None,
+        drill: false,
         lock_timeout: Duration::from_secs(4),
         lock_retries: 8,
         statement_timeout: Duration::ZERO,

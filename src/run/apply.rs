@@ -199,9 +199,12 @@ impl Release<'_> {
             self.keep().await.or_fail()?;
             if self.options.no_snapshot.is_none() {
                 let databases = self.survey.databases_at_risk(self.plan);
-                let taken =
-                    snapshots::take_all(self.world, self.store, self.journal, &databases, self.plan.run.parallel).await;
+                let taken = snapshots::take_all(self.world, self.store, self.journal, self.plan, &databases).await;
                 report.snapshots = taken.map_err(snapshots::failure)?;
+                if self.plan.run.drill {
+                    let drilled = snapshots::drill_all(self.world, self.store, self.journal.run(), &databases).await;
+                    drilled.map_err(snapshots::failure)?;
+                }
             }
             locks.still_held().await.or_blame(Blame::Busy)?;
             if self.world.interrupt.requested() {

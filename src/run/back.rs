@@ -14,10 +14,11 @@ use crate::names::DatabaseName;
 use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{connect, database_oid};
 use crate::outside::store::Store;
+use crate::snapshot::elsewhere::Roles;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::restore::{self, SideDatabase, name_beside};
 use crate::snapshot::swap;
-use crate::snapshot::{self, SnapshotError, dump};
+use crate::snapshot::{self, SnapshotError, prove};
 use crate::world::World;
 
 use super::report::RunReport;
@@ -114,8 +115,8 @@ impl Back<'_> {
         world.tell(Event::Stage(Stage::Verification));
         let proofs = names.iter().map(|name| async move {
             let manifest = self.manifest(name).await?;
-            dump::prove(world, self.store, &self.subject.state.run, &manifest).await?;
-            let stored_bytes = manifest.archive.digests.stored_bytes;
+            prove::whole(world, self.store, &manifest).await?;
+            let stored_bytes = manifest.stored_bytes();
             world.tell(Event::SnapshotVerified { database: name.clone(), stored_bytes });
             Ok(manifest)
         });
@@ -146,7 +147,8 @@ impl Back<'_> {
         }
         let side = name_beside(&it.identity.dbname, "restore", &self.subject.state.run);
         journal.write(Fact::RestoreStart { database: name.clone(), side: side.clone() }).await?;
-        let side = restore::into_side(world, self.store, &manifest, &self.subject.database(&name)?.url, &side).await?;
+        let url = &self.subject.database(&name)?.url;
+        let side = restore::into_side(world, self.store, &manifest, url, &side, Roles::MustExist).await?;
         let seconds = begun.elapsed().as_secs_f64();
         journal.write(Fact::Restored { database: name, side: side.name.clone(), seconds }).await?;
         Ok(Restored { manifest, side })

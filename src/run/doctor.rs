@@ -11,7 +11,7 @@ use crate::failure::{Blame, Failure, list};
 use crate::names::DatabaseName;
 use crate::outside::child;
 use crate::outside::clock;
-use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect, query_error};
+use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect, free_connections, query_error};
 use crate::outside::secret::Secret;
 use crate::outside::store::Store;
 use crate::plan::{Database, Plan, Step};
@@ -21,7 +21,7 @@ use super::lock::who_holds;
 use super::survey::{StepState, Survey, UnreadError};
 
 /// Sessions that a run needs for one database at its widest: the lock, the snapshot and `pg_dump`, or a step and its copy.
-const SESSIONS_EACH: i64 = 3;
+const SESSIONS_EACH: usize = 3;
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, Serialize)]
@@ -302,13 +302,7 @@ async fn extensions(session: &mut PgConnection, database: &Database) -> Result<V
 }
 
 async fn connections(session: &mut PgConnection, database: &Database) -> Result<Finding, PgError> {
-    let free: i64 = sqlx::query_scalar(
-        "select current_setting('max_connections')::int8 - current_setting('superuser_reserved_connections')::int8 - \
-         (select count(*) from pg_stat_activity where backend_type = 'client backend')",
-    )
-    .fetch_one(session)
-    .await
-    .map_err(query_error("counting connections"))?;
+    let free = free_connections(session).await?;
     let fault = (free < SESSIONS_EACH).then(|| {
         let help = "End idle sessions, or raise max_connections.";
         (

@@ -161,7 +161,7 @@ pub(super) async fn others(context: &Context<'_>, step: &Step) -> Result<BTreeMa
     for (name, database) in context.plan.databases.iter().filter(|(name, _)| **name != step.database) {
         let failed = |source| StepError::Database { database: name.clone(), source };
         let mut session = connect(&database.url, "migrate catalog").await.map_err(failed)?;
-        catalogs.insert(name.clone(), Catalog::read(&mut session).await.map_err(failed)?);
+        catalogs.insert(name.clone(), Catalog::read(&mut session).await.map_err(failed)?.without_ledger());
     }
     Ok(catalogs)
 }

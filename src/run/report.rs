@@ -60,7 +60,7 @@ pub struct SnapshotReport {
     pub bytes: u64,
     /// As stored.
     pub stored_bytes: u64,
-    /// Of the object as stored.
+    /// Of the archive as stored; of several, as [`Manifest::sha256`](crate::snapshot::manifest::Manifest::sha256).
     pub sha256: String,
     /// How long it took.
     pub seconds: f64,
@@ -68,12 +68,11 @@ pub struct SnapshotReport {
 
 impl From<&Taken> for SnapshotReport {
     fn from(it: &Taken) -> Self {
-        let digests = &it.manifest.archive.digests;
         Self {
             database: it.manifest.database.clone(),
-            bytes: digests.bytes,
-            stored_bytes: digests.stored_bytes,
-            sha256: digests.stored_sha256.clone(),
+            bytes: it.manifest.bytes(),
+            stored_bytes: it.manifest.stored_bytes(),
+            sha256: it.manifest.sha256(),
             seconds: it.seconds,
         }
     }

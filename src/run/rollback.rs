@@ -295,8 +295,8 @@ async fn by_snapshot(back: &Back<'_>, request: &Request<'_>) -> Result<Vec<Prosp
             dbname: it.dbname.clone(),
             via: "snapshot",
             taken_at: manifest.taken_at,
-            bytes: manifest.archive.digests.bytes,
-            stored_bytes: manifest.archive.digests.stored_bytes,
+            bytes: manifest.bytes(),
+            stored_bytes: manifest.stored_bytes(),
             rows: manifest.rows(),
             kept_as: live.map(|_| name_beside(&it.dbname, "replaced", &request.state.run)),
         });

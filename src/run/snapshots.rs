@@ -13,7 +13,8 @@ use crate::outside::clock;
 use crate::outside::postgres::{PgError, Server, connect, database_oid};
 use crate::outside::store::Store;
 use crate::plan::{Database, Plan};
-use crate::snapshot::{SnapshotError, dump};
+use crate::snapshot::dump::{self, Effort};
+use crate::snapshot::{self, SnapshotError, drill};
 use crate::world::World;
 
 use super::report::SnapshotReport;
@@ -26,15 +27,16 @@ pub async fn take_all(
     world: &World,
     store: &Store,
     journal: &Journal,
+    plan: &Plan,
     databases: &[&Database],
-    parallel: usize,
 ) -> Result<Vec<SnapshotReport>, SnapshotError> {
     world.tell(Event::Stage(Stage::Snapshots));
     let stop = world.interrupt.part();
     let world = &World { interrupt: stop.clone(), ..world.clone() };
+    let effort = Effort::of(plan);
     let (mut taken, mut failed) = (Vec::new(), None);
-    let work = databases.iter().map(|database| take_one(world, store, journal, database));
-    let mut results = stream::iter(work).buffer_unordered(parallel);
+    let work = databases.iter().map(|database| take_one(world, store, journal, database, &effort));
+    let mut results = stream::iter(work).buffer_unordered(plan.run.parallel);
     while let Some(result) = results.next().await {
         match result {
             Ok(report) => taken.push(report),
@@ -55,11 +57,12 @@ async fn take_one(
     store: &Store,
     journal: &Journal,
     database: &Database,
+    effort: &Effort,
 ) -> Result<SnapshotReport, SnapshotError> {
     let noted = |error| SnapshotError::Journal(Box::new(error));
     let name = database.name.clone();
     journal.write(Fact::SnapshotStart { database: name.clone() }).await.map_err(noted)?;
-    let taken = dump::take(world, store, journal.run(), database).await?;
+    let taken = dump::take(world, store, journal.run(), database, effort).await?;
     let report = SnapshotReport::from(&taken);
     let fact = Fact::SnapshotTaken {
         database: name,
@@ -70,6 +73,25 @@ async fn take_one(
     };
     journal.write(fact).await.map_err(noted)?;
     Ok(report)
+}
+
+/// Restores the snapshots of this run into scratch databases and compares them, one after the other: they are on the servers of the
+/// live databases, whose disks they need.
+///
+/// # Errors
+/// One cannot be restored, or is not what was dumped.
+pub async fn drill_all(
+    world: &World,
+    store: &Store,
+    run: &RunId,
+    databases: &[&Database],
+) -> Result<(), SnapshotError> {
+    world.tell(Event::Stage(Stage::Drill));
+    for database in databases {
+        let manifest = snapshot::manifest(store, run, &database.name).await?;
+        drill::drill(world, store, &manifest, &database.url).await?.verdict()?;
+    }
+    Ok(())
 }
 
 /// `migrate snapshot take`: a run of its own, which changes nothing.
@@ -98,7 +120,7 @@ pub async fn take(
     };
     let journal = Journal::begin(world, store, &run, first).await.or_fail()?;
     world.tell(Event::RunBegan { run: run.clone(), store: store.url().to_owned() });
-    let taken = take_all(world, store, &journal, &databases, plan.run.parallel).await;
+    let taken = take_all(world, store, &journal, plan, &databases).await;
     let (outcome, message) = match &taken {
         Ok(_) => (Outcome::Succeeded, None),
         Err(error) => (Outcome::Failed, Some(error.to_string())),

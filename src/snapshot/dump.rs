@@ -1,32 +1,39 @@
-//! Taking a snapshot: `pg_dump` → gzip → store, under one exported snapshot with which the rows are counted as well. The
-//! upload is completed only after `pg_dump` has exited with 0; the manifest is written last, after the archive was read
-//! back. No manifest, no snapshot.
+//! Taking a snapshot: `pg_dump` → compression → store, several at once under one exported snapshot. The rows are counted and
+//! hashed as they pass. An upload is completed only after its `pg_dump` has exited with 0; the manifest is written last, after
+//! every archive was read back. No manifest, no snapshot.
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use futures::stream::{self, StreamExt};
 use sqlx::PgConnection;
-use tokio::io::AsyncReadExt;
+use tokio::sync::Semaphore;
 
 use crate::event::Event;
-use crate::names::RunId;
-use crate::outside::postgres::{Server, connect, query_error};
-use crate::outside::process::{Child, PgTools};
+use crate::names::{DatabaseName, RunId};
+use crate::outside::postgres::{PgError, Server, connect, free_connections, query_error};
+use crate::outside::process::{Child, PgTools, ToolError};
 use crate::outside::store::{Store, Upload};
-use crate::plan::Database;
+use crate::plan::{Compression, Database, Plan};
+use crate::verify::catalog::Catalog;
 use crate::world::World;
 
-use super::archive::{self, CHUNK, Digests, Stage, Unreadable};
-use super::manifest::{Archive, Manifest, ServerFacts, contents, properties, row_counts};
-use super::{SnapshotError, archive_key, manifest_key};
+use super::archive::{self, Packed, Packing, read_chunk};
+use super::custom::{CustomError, Passed};
+use super::manifest::{self, Manifest, Part, ServerFacts, TableRows, contents, properties, row_counts, table_sizes};
+use super::parts::{Portion, portions};
+use super::{SnapshotError, folder, manifest_key, prove};
 
 /// `pg_dump` waits this long for the lock of a table, in milliseconds, before it gives up.
 const LOCK_WAIT_MS: u32 = 60_000;
-/// How an archive in the custom format begins.
-const MAGIC: &[u8] = b"PGDMP";
 /// Progress is told after each so many uncompressed bytes.
 const PROGRESS: u64 = 16 << 20;
+/// More dumps than this at once are asked for by name: each costs the server a process, and us up to 30 MB.
+pub(super) const MOST_JOBS: usize = 8;
+/// Blocks of one archive that are compressed at once.
+const MOST_WORKERS: usize = 4;
 
 /// A snapshot that is in the store and proven.
 #[derive(Debug, Clone)]
@@ -37,33 +44,68 @@ pub struct Taken {
     pub seconds: f64,
 }
 
+/// What the dumps of a run may cost, all its databases together.
+pub struct Effort {
+    compression: Compression,
+    /// `pg_dump`s at once.
+    jobs: usize,
+    /// One permit for each of them.
+    slots: Semaphore,
+    workers: usize,
+}
+
+impl Effort {
+    /// As the plan says, or what this machine's cores are good for.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let jobs = plan.run.jobs.unwrap_or(cores.clamp(2, MOST_JOBS));
+        let compression = plan.store.compression;
+        Self { compression, jobs, slots: Semaphore::new(jobs), workers: cores.min(MOST_WORKERS) }
+    }
+}
+
 /// Takes the snapshot of one database.
 ///
 /// # Errors
 /// What failed. The store then holds no manifest, and so no snapshot.
-pub async fn take(world: &World, store: &Store, run: &RunId, database: &Database) -> Result<Taken, SnapshotError> {
+pub async fn take(
+    world: &World,
+    store: &Store,
+    run: &RunId,
+    database: &Database,
+    effort: &Effort,
+) -> Result<Taken, SnapshotError> {
     let name = &database.name;
+    let failed = SnapshotError::database(name);
     let begun = Instant::now();
-    let mut session = connect(&database.url, &format!("migrate {run}")).await.map_err(SnapshotError::database(name))?;
-    let server = Server::of(&mut session).await.map_err(SnapshotError::database(name))?;
+    let mut session = connect(&database.url, &format!("migrate {run}")).await.map_err(&failed)?;
+    let server = Server::of(&mut session).await.map_err(&failed)?;
     let tools = world.tools.for_server(server.major()).await.map_err(|source| SnapshotError::Program {
         database: name.clone(),
         what: "the snapshot cannot be taken".into(),
         help: "Nothing was applied.".into(),
         source,
     })?;
-    let exported = export(&mut session).await.map_err(SnapshotError::database(name))?;
-    let properties = properties(&mut session).await.map_err(SnapshotError::database(name))?;
-    let contents = contents(&mut session).await.map_err(SnapshotError::database(name))?;
-    // Both to their end, whatever the other does: an upload that is dropped half way leaves parts behind.
-    let (sent, counted) = tokio::join!(
-        send(world, store, run, database, &tools, &exported.id),
-        // Counting waits for locks that others hold, which a wish to stop must not.
-        world.interrupt.or(row_counts(&mut session, &contents.tables)),
-    );
-    let (digests, tables) = (sent?, counted?.map_err(SnapshotError::database(name))?);
+    let exported = export(&mut session).await.map_err(&failed)?;
+    let properties = properties(&mut session).await.map_err(&failed)?;
+    let contents = contents(&mut session).await.map_err(&failed)?;
+    let indexes = manifest::indexes(&mut session).await.map_err(&failed)?;
+    let sizes = table_sizes(&mut session, &contents.tables).await.map_err(&failed)?;
+    let sequences =
+        manifest::sequences(&mut session).await.map_err(query_error("reading sequences")).map_err(&failed)?;
+    // Last: it changes settings of the transaction.
+    let catalog = Catalog::within(&mut session).await.map_err(&failed)?.digested();
+    let jobs = effort.jobs.min(free_connections(&mut session).await.map_err(&failed)? / 2).max(1);
+    let dump = Dump { world, store, run, database, tools: &tools, exported: &exported.id, effort };
+    let sent = dump.send_all(portions(&sizes), jobs).await?;
+    let tables = match counted(name, &contents.tables, &sent)? {
+        Some(tables) => tables,
+        None => world.interrupt.or(row_counts(&mut session, &contents.tables)).await?.map_err(&failed)?,
+    };
+    let parts = sent.into_iter().map(|(part, _)| part).collect();
     let manifest = Manifest {
-        format: super::manifest::FORMAT,
+        format: manifest::FORMAT,
         run: run.clone(),
         database: name.clone(),
         taken_at: exported.at,
@@ -73,25 +115,44 @@ pub async fn take(world: &World, store: &Store, run: &RunId, database: &Database
         extensions: contents.extensions,
         roles: contents.roles,
         tables,
-        archive: Archive {
-            key: "archive.dump.gz".into(),
-            compression: "gzip".into(),
-            format: "custom".into(),
-            digests: digests.into(),
-        },
+        catalog: Some(catalog),
+        sequences,
+        indexes,
+        parts,
     };
-    prove(world, store, run, &manifest).await?;
     let text = serde_json::to_vec_pretty(&manifest).expect("a manifest has no map with keys that are not text");
     store.put_new(&manifest_key(run, name), text).await.map_err(SnapshotError::store(name))?;
     let taken = Taken { manifest, seconds: begun.elapsed().as_secs_f64() };
     world.tell(Event::SnapshotTaken {
         database: name.clone(),
-        bytes: taken.manifest.archive.digests.bytes,
-        stored_bytes: taken.manifest.archive.digests.stored_bytes,
+        bytes: taken.manifest.bytes(),
+        stored_bytes: taken.manifest.stored_bytes(),
         rows: taken.manifest.rows(),
         seconds: taken.seconds,
     });
     Ok(taken)
+}
+
+/// The rows of every table that has to be in the archives, as they passed; none if the archives are of a format that is
+/// not known.
+fn counted(
+    database: &DatabaseName,
+    expected: &[(String, String)],
+    sent: &[(Part, Option<Vec<Passed>>)],
+) -> Result<Option<Vec<TableRows>>, SnapshotError> {
+    let mut found: BTreeMap<(&str, &str), &Passed> = BTreeMap::new();
+    for (_, tables) in sent {
+        let Some(tables) = tables else { return Ok(None) };
+        found.extend(tables.iter().map(|it| ((it.schema.as_str(), it.name.as_str()), it)));
+    }
+    let table = |(schema, name): &(String, String)| match found.get(&(schema.as_str(), name.as_str())) {
+        Some(passed) => Ok(TableRows::from((*passed).clone())),
+        None => Err(SnapshotError::Incomplete {
+            database: database.clone(),
+            what: format!("pg_dump left out the rows of {schema}.{name}"),
+        }),
+    };
+    expected.iter().map(table).collect::<Result<_, _>>().map(Some)
 }
 
 /// A snapshot that other sessions can see the same rows by, as long as this session's transaction is open.
@@ -101,7 +162,7 @@ struct Exported {
     lsn: String,
 }
 
-async fn export(session: &mut PgConnection) -> Result<Exported, crate::outside::postgres::PgError> {
+async fn export(session: &mut PgConnection) -> Result<Exported, PgError> {
     sqlx::raw_sql(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL row_security = off; SET LOCAL statement_timeout = 0; \
          SET LOCAL lock_timeout = 60000; SET LOCAL idle_in_transaction_session_timeout = 0",
@@ -119,121 +180,126 @@ async fn export(session: &mut PgConnection) -> Result<Exported, crate::outside::
     Ok(Exported { id, at, lsn })
 }
 
-/// `pg_dump` → gzip → store.
-async fn send(
-    world: &World,
-    store: &Store,
-    run: &RunId,
-    database: &Database,
-    tools: &PgTools,
-    exported: &str,
-) -> Result<Digests, SnapshotError> {
-    let name = &database.name;
-    let args = [
-        "--format=custom".into(),
-        "--compress=0".into(),
-        "--no-password".into(),
-        format!("--snapshot={exported}"),
-        format!("--lock-wait-timeout={LOCK_WAIT_MS}"),
-    ];
-    let mut env = database.url.libpq_env();
-    env.push(("PGAPPNAME".into(), format!("migrate {run}")));
-    let incomplete = |source| SnapshotError::Program {
-        database: name.clone(),
-        what: "the snapshot is incomplete".into(),
-        help: "Nothing was applied; run the same command again.".into(),
-        source,
-    };
-    let dump = tools.start("pg_dump", &args, &env, Stdio::null(), Stdio::piped()).map_err(incomplete)?;
-    let mut upload = store.upload(&archive_key(run, name)).await.map_err(SnapshotError::store(name))?;
-    let pumped = world.interrupt.or(pump(world, database, dump, &mut upload)).await;
-    match pumped.map_err(SnapshotError::from).and_then(|inner| inner) {
-        Ok(digests) => upload.finish().await.map(|()| digests).map_err(SnapshotError::store(name)),
-        Err(error) => {
-            upload.abort().await;
-            Err(error)
-        }
-    }
+/// The archives of one database on their way to the store.
+struct Dump<'a> {
+    world: &'a World,
+    store: &'a Store,
+    run: &'a RunId,
+    database: &'a Database,
+    tools: &'a PgTools,
+    exported: &'a str,
+    effort: &'a Effort,
 }
 
-/// Moves everything that `pg_dump` gives, until it has exited with 0.
-async fn pump(
-    world: &World,
-    database: &Database,
-    mut dump: Child,
-    upload: &mut Upload,
-) -> Result<Digests, SnapshotError> {
-    let name = &database.name;
-    let mut stdout = dump.stdout().expect("pg_dump was started with a pipe");
-    let broke = |source| SnapshotError::Stream { database: name.clone(), program: "pg_dump", source };
-    let Stage { input, mut output, done } = archive::compress();
-    let reading = async {
-        let (mut so_far, mut is_archive) = (0u64, false);
-        loop {
-            let chunk = read_chunk(&mut stdout).await.map_err(broke)?;
-            is_archive |= so_far == 0 && chunk.starts_with(MAGIC);
-            if chunk.is_empty() || input.send(chunk.clone()).await.is_err() {
-                drop(input);
-                return Ok::<_, SnapshotError>(is_archive);
-            }
-            let before = so_far;
-            so_far += chunk.len() as u64;
-            if before / PROGRESS != so_far / PROGRESS {
-                world.tell(Event::SnapshotProgressed { database: name.clone(), bytes: so_far });
+impl Dump<'_> {
+    /// Sends every portion, `jobs` at once; in the order of a restore. The first failure stops the others.
+    async fn send_all(
+        &self,
+        portions: Vec<Portion>,
+        jobs: usize,
+    ) -> Result<Vec<(Part, Option<Vec<Passed>>)>, SnapshotError> {
+        let stop = self.world.interrupt.part();
+        let world = &World { interrupt: stop.clone(), ..self.world.clone() };
+        let (part_of_all, so_far) = (&Dump { world, ..*self }, &AtomicU64::new(0));
+        let work = portions.into_iter().map(|portion| async move { part_of_all.send(portion, so_far).await });
+        let mut results = stream::iter(work).buffer_unordered(jobs);
+        let (mut sent, mut failed) = (Vec::new(), None);
+        while let Some(result) = results.next().await {
+            match result {
+                Ok(part) => sent.push(part),
+                Err(error) => {
+                    // Those that are stopped say that they were interrupted: that is not why this failed.
+                    failed.get_or_insert(error);
+                    stop.request();
+                }
             }
         }
-    };
-    let writing = async {
-        while let Some(chunk) = output.recv().await {
-            upload.write(chunk).await.map_err(SnapshotError::store(name))?;
-        }
-        Ok(())
-    };
-    let (is_archive, ()) = tokio::try_join!(reading, writing)?;
-    let digests = archive::join(done).await.map_err(broke)?;
-    dump.finish().await.map_err(|source| SnapshotError::Program {
-        database: name.clone(),
-        what: format!("the snapshot is incomplete after {} bytes", digests.bytes),
-        help: "Nothing was applied; run the same command again.".into(),
-        source,
-    })?;
-    if !is_archive {
-        return Err(SnapshotError::NoArchive { database: name.clone(), bytes: digests.bytes });
+        sent.sort_by(|(a, _), (b, _)| a.key.cmp(&b.key));
+        failed.map_or(Ok(sent), Err)
     }
-    Ok(digests)
-}
 
-async fn read_chunk(from: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<Bytes> {
-    let mut chunk = BytesMut::with_capacity(CHUNK);
-    while chunk.len() < CHUNK {
-        if from.read_buf(&mut chunk).await? == 0 {
-            break;
+    /// One archive: dumped, stored, read back.
+    async fn send(&self, portion: Portion, so_far: &AtomicU64) -> Result<(Part, Option<Vec<Passed>>), SnapshotError> {
+        let (name, section, compression) = (&self.database.name, portion.section, self.effort.compression);
+        let slot = self.world.interrupt.or(self.effort.slots.acquire()).await?;
+        let key = format!("{}.{}", portion.name, compression.ending());
+        let packed = self.dump(&portion, &format!("{}/{key}", folder(self.run, name)), so_far).await?;
+        let part = Part { key, section, compression, digests: packed.digests };
+        let proven = prove::stored(self.world, self.store, self.run, name, &part).await;
+        drop(slot);
+        proven?;
+        match packed.tables {
+            Ok(tables) => Ok((part, Some(tables))),
+            Err(CustomError::Version { .. }) => Ok((part, None)),
+            Err(error) => {
+                let what = format!("what pg_dump gave ({} bytes) is no whole archive: {error}", part.digests.bytes);
+                Err(SnapshotError::Incomplete { database: name.clone(), what })
+            }
         }
     }
-    Ok(chunk.freeze())
-}
 
-/// Reads the archive back and compares it, both sides of the compression, with what the manifest says was sent.
-///
-/// # Errors
-/// [`SnapshotError::Damaged`], or the store failed.
-pub async fn prove(world: &World, store: &Store, run: &RunId, manifest: &Manifest) -> Result<(), SnapshotError> {
-    let name = &manifest.database;
-    let key = archive_key(run, name);
-    let damaged = |what: String| SnapshotError::Damaged { database: name.clone(), key: key.clone(), what };
-    let expected = Digests::from(manifest.archive.digests.clone());
-    let size = store.size(&key).await.map_err(SnapshotError::store(name))?;
-    let size = size.ok_or_else(|| damaged("it is not there".into()))?;
-    if size != expected.stored_bytes {
-        return Err(damaged(format!("it has {size} bytes, and {} were sent", expected.stored_bytes)));
-    }
-    let reading = archive::read_through(store.read(&key, size), |_| ());
-    match world.interrupt.or(reading).await? {
-        Ok(found) if found == expected => Ok(()),
-        Ok(found) => {
-            Err(damaged(format!("its SHA-256 is {}, and {} was sent", found.stored_sha256, expected.stored_sha256)))
+    /// `pg_dump` → compression → store.
+    async fn dump(&self, portion: &Portion, key: &str, so_far: &AtomicU64) -> Result<Packed, SnapshotError> {
+        let name = &self.database.name;
+        let mut args = vec![
+            "--format=custom".to_owned(),
+            "--compress=0".into(),
+            "--no-password".into(),
+            format!("--snapshot={}", self.exported),
+            format!("--lock-wait-timeout={LOCK_WAIT_MS}"),
+        ];
+        args.extend(portion.args.iter().cloned());
+        let mut env = self.database.url.libpq_env();
+        env.push(("PGAPPNAME".into(), format!("migrate {}", self.run)));
+        let dump = self.tools.start("pg_dump", &args, &env, Stdio::null(), Stdio::piped());
+        let dump = dump.map_err(|source| self.incomplete("the snapshot is incomplete".into(), source))?;
+        let mut upload = self.store.upload(key).await.map_err(SnapshotError::store(name))?;
+        let pumped = self.world.interrupt.or(self.pump(dump, &mut upload, so_far)).await;
+        match pumped.map_err(SnapshotError::from).and_then(|inner| inner) {
+            Ok(packed) => upload.finish().await.map(|()| packed).map_err(SnapshotError::store(name)),
+            Err(error) => {
+                upload.abort().await;
+                Err(error)
+            }
         }
-        Err(Unreadable::Gzip(error)) => Err(damaged(format!("it cannot be decompressed ({error})"))),
-        Err(Unreadable::Store(error)) => Err(SnapshotError::store(name)(error)),
+    }
+
+    fn incomplete(&self, what: String, source: ToolError) -> SnapshotError {
+        let help = "Nothing was applied; run the same command again.".into();
+        SnapshotError::Program { database: self.database.name.clone(), what, help, source }
+    }
+
+    /// Moves everything that `pg_dump` gives, until it has exited with 0.
+    async fn pump(&self, mut dump: Child, upload: &mut Upload, so_far: &AtomicU64) -> Result<Packed, SnapshotError> {
+        let name = &self.database.name;
+        let mut stdout = dump.stdout().expect("pg_dump was started with a pipe");
+        let broke = |source| SnapshotError::Stream { database: name.clone(), program: "pg_dump", source };
+        let Packing { input, mut output, done } = archive::compress(self.effort.compression, self.effort.workers);
+        let reading = async {
+            loop {
+                let chunk = read_chunk(&mut stdout).await.map_err(broke)?;
+                let bytes = chunk.len() as u64;
+                if chunk.is_empty() || input.send(chunk).await.is_err() {
+                    drop(input);
+                    return Ok::<_, SnapshotError>(());
+                }
+                let before = so_far.fetch_add(bytes, Ordering::Relaxed);
+                if before / PROGRESS != (before + bytes) / PROGRESS {
+                    self.world.tell(Event::SnapshotProgressed { database: name.clone(), bytes: before + bytes });
+                }
+            }
+        };
+        let writing = async {
+            while let Some(chunk) = output.recv().await {
+                upload.write(chunk).await.map_err(SnapshotError::store(name))?;
+            }
+            Ok(())
+        };
+        tokio::try_join!(reading, writing)?;
+        let packed = archive::join(done).await.map_err(broke)?;
+        let bytes = packed.digests.bytes;
+        let ended = dump.finish().await;
+        ended.map_err(|source| self.incomplete(format!("the snapshot is incomplete after {bytes} bytes"), source))?;
+        Ok(packed)
     }
 }

@@ -5,17 +5,24 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use crate::names::{DatabaseName, RunId};
 use crate::outside::postgres::{PgError, Server, made, query_error};
+use crate::plan::Compression;
 use crate::sql::quote::{identifier, literal};
+use crate::verify::catalog::Digested;
 
 use super::archive::Digests;
+use super::custom::Passed;
+use super::parts::{Section, TableSize};
 
-/// The version of this format.
-pub const FORMAT: u32 = 1;
+/// The version of this format. The first had one archive and no content hashes.
+pub const FORMAT: u32 = 2;
+/// What a row is taken to have, in a table that nobody has looked at yet.
+const BYTES_OF_A_ROW: i64 = 100;
 /// Tables counted by one statement.
 const COUNTED_AT_ONCE: usize = 100;
 
@@ -42,11 +49,60 @@ pub struct Manifest {
     pub roles: Vec<String>,
     /// The rows of each table, seen by the very snapshot that was dumped.
     pub tables: Vec<TableRows>,
-    /// The archive.
-    pub archive: Archive,
+    /// A digest for each of its objects, by which a restored database is compared.
+    #[serde(default)]
+    pub catalog: Option<Digested>,
+    /// Its sequences, as they were just before the dump.
+    #[serde(default)]
+    pub sequences: Vec<Sequence>,
+    /// Its indexes, the slowest to build first.
+    #[serde(default)]
+    pub indexes: Vec<Index>,
+    /// The archives, in the order in which they are restored; those of the data may go side by side.
+    #[serde(default)]
+    pub parts: Vec<Part>,
 }
 
 impl Manifest {
+    /// Reads a manifest of this format or an earlier one.
+    ///
+    /// # Errors
+    /// It is none, or of a later format.
+    pub fn read(text: &[u8]) -> Result<Self, serde_json::Error> {
+        let mut it: Self = serde_json::from_slice(text)?;
+        if it.format > FORMAT {
+            let newer = format!("its format is {}, and this version of migrate knows {FORMAT}", it.format);
+            return Err(serde::de::Error::custom(newer));
+        }
+        if it.format == 1 {
+            let FirstFormat { archive: OneArchive { key, digests } } = serde_json::from_slice(text)?;
+            it.parts.push(Part { key, section: Section::Whole, compression: Compression::Gzip, digests });
+        }
+        Ok(it)
+    }
+
+    /// Uncompressed bytes of all parts.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(|it| it.digests.bytes).sum()
+    }
+
+    /// Bytes of all parts as stored.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.parts.iter().map(|it| it.digests.stored_bytes).sum()
+    }
+
+    /// The SHA-256 of the one part; of several, that of what `sha256sum` prints for all of them in the order of their names.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        if let [only] = &self.parts[..] {
+            return only.digests.stored_sha256.clone();
+        }
+        let lines = self.parts.iter().map(|it| format!("{}  {}\n", it.digests.stored_sha256, it.key));
+        Sha256::digest(lines.collect::<String>()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Rows in all tables.
     #[must_use]
     pub fn rows(&self) -> u64 {
@@ -159,44 +215,66 @@ pub struct TableRows {
     pub name: String,
     /// How many.
     pub rows: u64,
+    /// Of their content, as [`Passed::hash`]; none where the rows were counted by the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
 }
 
-/// The archive of a snapshot.
+impl From<Passed> for TableRows {
+    fn from(it: Passed) -> Self {
+        Self { schema: it.schema, name: it.name, rows: it.rows, hash: Some(it.hash) }
+    }
+}
+
+/// A sequence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Archive {
+pub struct Sequence {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// What it adds each time; below zero, it counts down.
+    pub increment: i64,
+    /// The last number that it gave; none if it gave none, or may not be read.
+    pub last: Option<i64>,
+}
+
+/// An index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// `btree`, `gin`, `hnsw`.
+    pub method: String,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+/// One archive of a snapshot: in `pg_dump`'s custom format, once it is decompressed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
     /// Relative to the manifest.
     pub key: String,
-    /// `gzip`.
-    pub compression: String,
-    /// `custom`: what `pg_restore` reads once it is decompressed.
-    pub format: String,
+    /// What it holds.
+    pub section: Section,
+    /// How it is compressed.
+    pub compression: Compression,
     /// Sizes and SHA-256, of what is stored and of what it holds.
-    pub digests: ArchiveDigests,
+    pub digests: Digests,
 }
 
-/// Sizes in bytes and SHA-256 in hex.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ArchiveDigests {
-    /// Uncompressed.
-    pub bytes: u64,
-    /// Of the uncompressed bytes.
-    pub sha256: String,
-    /// As stored.
-    pub stored_bytes: u64,
-    /// Of the bytes as stored: what `sha256sum` of the object gives.
-    pub stored_sha256: String,
+/// What a manifest of the first format had in place of parts.
+#[derive(Deserialize)]
+struct FirstFormat {
+    archive: OneArchive,
 }
 
-impl From<Digests> for ArchiveDigests {
-    fn from(it: Digests) -> Self {
-        Self { bytes: it.bytes, sha256: it.sha256, stored_bytes: it.stored_bytes, stored_sha256: it.stored_sha256 }
-    }
-}
-
-impl From<ArchiveDigests> for Digests {
-    fn from(it: ArchiveDigests) -> Self {
-        Self { bytes: it.bytes, sha256: it.sha256, stored_bytes: it.stored_bytes, stored_sha256: it.stored_sha256 }
-    }
+#[derive(Deserialize)]
+struct OneArchive {
+    key: String,
+    digests: Digests,
 }
 
 /// What belongs to the database of `session` itself.
@@ -320,6 +398,69 @@ pub async fn contents(session: &mut PgConnection) -> Result<Contents, PgError> {
     Ok(Contents { extensions, roles, tables })
 }
 
+/// About what each of `tables` takes, without its indexes: as the last ANALYZE or VACUUM saw it, or by its number of rows. The
+/// exact size would wait for whoever has locked the table.
+///
+/// # Errors
+/// A query failed.
+pub async fn table_sizes(session: &mut PgConnection, tables: &[(String, String)]) -> Result<Vec<TableSize>, PgError> {
+    let (schemas, names): (Vec<&str>, Vec<&str>) = tables.iter().map(|(a, b)| (a.as_str(), b.as_str())).unzip();
+    let sizes: Vec<(String, String, i64)> = sqlx::query_as(
+        "select w.s, w.t, greatest((greatest(c.relpages, 0) + coalesce(greatest(toast.relpages, 0), 0)) * \
+         current_setting('block_size')::int8, coalesce(pg_stat_get_live_tuples(c.oid), 0) * $3) from unnest($1::text[], \
+         $2::text[]) w (s, t) join pg_namespace n on n.nspname = w.s join pg_class c on c.relnamespace = n.oid and c.relname = \
+         w.t left join pg_class toast on toast.oid = c.reltoastrelid order by 1, 2",
+    )
+    .bind(schemas)
+    .bind(names)
+    .bind(BYTES_OF_A_ROW)
+    .fetch_all(session)
+    .await
+    .map_err(query_error("asking for the sizes of tables"))?;
+    let size = |(schema, name, bytes): (String, String, i64)| TableSize { schema, name, bytes: bytes.unsigned_abs() };
+    Ok(sizes.into_iter().map(size).collect())
+}
+
+/// The sequences of the database of `session`.
+///
+/// # Errors
+/// The query failed.
+pub async fn sequences(session: &mut PgConnection) -> Result<Vec<Sequence>, sqlx::Error> {
+    let rows: Vec<(String, String, i64, Option<i64>)> = sqlx::query_as(
+        "select schemaname::text, sequencename::text, increment_by, last_value from pg_sequences where schemaname !~ '^pg_' \
+         order by 1, 2",
+    )
+    .fetch_all(session)
+    .await?;
+    let sequence = |(schema, name, increment, last)| Sequence { schema, name, increment, last };
+    Ok(rows.into_iter().map(sequence).collect())
+}
+
+/// The indexes of more than a megabyte, the slowest to build first. Building takes longest by far for graphs of vectors (measured
+/// by the users of pgvector), and longer for GIN and GiST than for trees.
+///
+/// # Errors
+/// A query failed.
+pub async fn indexes(session: &mut PgConnection) -> Result<Vec<Index>, PgError> {
+    let found: Vec<(String, String, String, i64)> = sqlx::query_as(
+        "select schema, name, method, bytes from (select n.nspname::text schema, c.relname::text name, a.amname::text method, \
+         c.relpages * current_setting('block_size')::int8 bytes from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_am a \
+         on a.oid = c.relam where c.relkind = 'i' and c.relpersistence <> 't' and n.nspname !~ '^pg_') i where bytes > \
+         1048576 order by bytes * case method when 'hnsw' then 50 when 'ivfflat' then 10 when 'gin' then 5 when 'gist' then 5 \
+         else 1 end desc, schema, name",
+    )
+    .fetch_all(session)
+    .await
+    .map_err(query_error("listing indexes"))?;
+    let index = |(schema, name, method, bytes): (String, String, String, i64)| Index {
+        schema,
+        name,
+        method,
+        bytes: bytes.unsigned_abs(),
+    };
+    Ok(found.into_iter().map(index).collect())
+}
+
 /// Counts the rows of tables, under the transaction of `session`.
 ///
 /// # Errors
@@ -347,6 +488,7 @@ pub async fn row_counts(session: &mut PgConnection, tables: &[(String, String)])
             schema,
             name,
             rows: rows.unsigned_abs(),
+            hash: None,
         }));
     }
     counted.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
@@ -374,7 +516,7 @@ mod tests {
     use super::*;
 
     fn table(name: &str, rows: u64) -> TableRows {
-        TableRows { schema: "public".into(), name: name.into(), rows }
+        TableRows { schema: "public".into(), name: name.into(), rows, hash: None }
     }
 
     #[test]

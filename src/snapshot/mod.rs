@@ -1,8 +1,16 @@
 //! How it was: the compressed `pg_dump` archive of one database in the store, with its manifest. Stock tools restore it.
 
 pub mod archive;
+pub mod custom;
+pub mod drill;
 pub mod dump;
+pub mod elsewhere;
+mod fill;
 pub mod manifest;
+pub mod parts;
+mod passing;
+pub mod prove;
+pub mod prune;
 pub mod restore;
 pub mod swap;
 
@@ -13,7 +21,7 @@ use crate::outside::postgres::PgError;
 use crate::outside::process::ToolError;
 use crate::outside::store::{Store, StoreError};
 
-use manifest::Manifest;
+use manifest::{Manifest, Part};
 
 /// Why a snapshot was not taken, verified or restored.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -44,16 +52,16 @@ pub enum SnapshotError {
         source: ToolError,
     },
     /// `pg_dump` said that all was well, and gave something else.
-    #[error("{database}: the snapshot is incomplete: what pg_dump gave is no archive ({bytes} bytes)")]
+    #[error("{database}: the snapshot is incomplete: {what}")]
     #[diagnostic(
-        code("snapshot.no_archive"),
+        code("snapshot.incomplete"),
         help("Nothing was applied. Look at the pg_dump that is used: `migrate doctor` names its version.")
     )]
-    NoArchive {
+    Incomplete {
         /// Which database.
         database: DatabaseName,
-        /// What it gave.
-        bytes: u64,
+        /// What is missing.
+        what: String,
     },
     /// The pipe to or from a program broke.
     #[error("{database}: the stream between {program} and the store broke")]
@@ -131,6 +139,53 @@ pub enum SnapshotError {
         /// The side database.
         side: String,
     },
+    /// There is something already where the restore would go.
+    #[error("the database {dbname} exists already")]
+    #[diagnostic(code("snapshot.exists"), help("Give another name with `--as`. Nothing was touched."))]
+    Exists {
+        /// Its name on the server.
+        dbname: String,
+    },
+    /// A restore into an older server fails at the first statement that it does not know.
+    #[error("{database}: the snapshot is of PostgreSQL {of}, and the server is PostgreSQL {server}")]
+    #[diagnostic(code("snapshot.older_server"), help("Restore it on a server of version {of} or later."))]
+    OlderServer {
+        /// Which database.
+        database: DatabaseName,
+        /// The major version of the snapshot's server.
+        of: u32,
+        /// The major version of the server.
+        server: u32,
+    },
+    /// The server lacks roles.
+    #[error("{database}: the server has no role {missing}, which the snapshot refers to")]
+    #[diagnostic(
+        code("snapshot.roles"),
+        help(
+            "Make them (`CREATE ROLE … NOLOGIN`). `migrate snapshot restore` makes them with --create-roles, and does without \
+             them with --no-owner."
+        )
+    )]
+    Roles {
+        /// Which database.
+        database: DatabaseName,
+        /// Which roles.
+        missing: String,
+    },
+    /// A drill restored something else than was dumped.
+    #[error("{database}: the snapshot of run {run}, restored in a drill, is not what was dumped: {what}")]
+    #[diagnostic(
+        code("snapshot.drill"),
+        help("Do not rely on it. Take another with `migrate snapshot take`, and drill that one.")
+    )]
+    Drill {
+        /// Which database.
+        database: DatabaseName,
+        /// The run that took it.
+        run: RunId,
+        /// What differs.
+        what: String,
+    },
     /// The journal could not be written or read.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -159,10 +214,10 @@ pub fn folder(run: &RunId, database: &DatabaseName) -> String {
     format!("{}/snapshots/{database}", journal::folder(run))
 }
 
-/// The archive of a snapshot, relative to the store: `gunzip` makes of it what `pg_restore` reads.
+/// One archive of a snapshot, relative to the store.
 #[must_use]
-pub fn archive_key(run: &RunId, database: &DatabaseName) -> String {
-    format!("{}/archive.dump.gz", folder(run, database))
+pub fn part_key(run: &RunId, database: &DatabaseName, part: &Part) -> String {
+    format!("{}/{}", folder(run, database), part.key)
 }
 
 fn manifest_key(run: &RunId, database: &DatabaseName) -> String {
@@ -177,7 +232,7 @@ pub async fn manifest(store: &Store, run: &RunId, database: &DatabaseName) -> Re
     let key = manifest_key(run, database);
     let text = store.get(&key).await.map_err(SnapshotError::store(database))?;
     let text = text.ok_or_else(|| SnapshotError::None { run: run.clone(), database: database.clone() })?;
-    serde_json::from_slice(&text).map_err(|source| SnapshotError::Manifest { key, source })
+    Manifest::read(&text).map_err(|source| SnapshotError::Manifest { key, source })
 }
 
 /// The manifests of all snapshots of a run, by database.

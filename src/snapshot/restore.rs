@@ -1,31 +1,27 @@
-//! Restoring a snapshot into a side database: store → digest → gunzip → `pg_restore`, then row counts compared with the
+//! Restoring a snapshot into a side database: made like the live one, filled from the store, its row counts compared with the
 //! manifest. The live database is not touched here; `swap` puts the side database in its place.
 
-use std::process::Stdio;
 use std::time::Instant;
 
-use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
-use tokio::io::AsyncWriteExt;
 
 use crate::event::Event;
 use crate::names::RunId;
-use crate::outside::postgres::{self, MAINTENANCE, PgError, Server, connect, database_oid, made, query_error};
-use crate::outside::process::{Child, PgTools};
+use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect, database_oid, made, query_error};
 use crate::outside::store::Store;
 use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::{identifier, literal};
 use crate::world::World;
 
-use super::archive::{self, Digests, Stage};
+use super::SnapshotError;
+use super::elsewhere::{Roles, can_hold};
+use super::fill::Filling;
 use super::manifest::{Manifest, Properties, contents, count_differences, row_counts};
-use super::{SnapshotError, archive_key};
+use super::swap;
 
 /// PostgreSQL cuts longer names off without a word.
 const NAME_LIMIT: usize = 63;
-/// Progress is told after each so many compressed bytes.
-const PROGRESS: u64 = 8 << 20;
 
 /// A name for a database beside `dbname` that says what it is for and which run it belongs to. Where there is no room for
 /// the whole name, a digest of it tells databases apart that begin alike.
@@ -65,6 +61,7 @@ pub async fn into_side(
     manifest: &Manifest,
     url: &DatabaseUrl,
     side: &str,
+    roles: Roles,
 ) -> Result<SideDatabase, SnapshotError> {
     let (name, begun) = (&manifest.database, Instant::now());
     let application = format!("migrate {}", manifest.run);
@@ -78,13 +75,19 @@ pub async fn into_side(
         source,
     };
     let tools = world.tools.for_server(server.major()).await.map_err(failed)?;
+    can_hold(&mut session, manifest, &server, roles).await?;
     create_like(&mut session, &manifest.properties, side).await.map_err(SnapshotError::database(name))?;
+    // Whoever owns a schema must be allowed to create it. What cannot be given is noted when the database takes its place.
+    for statement in swap::privileges(side, &manifest.properties) {
+        let _ = sqlx::raw_sql(made(statement)).execute(&mut session).await;
+    }
     let beside = url.with_dbname(side);
     if !manifest.properties.has_public {
         let mut inside = connect(&beside, &application).await.map_err(SnapshotError::database(name))?;
         run_sql(&mut inside, "drop schema public".into()).await.map_err(SnapshotError::database(name))?;
     }
-    world.interrupt.or(fill(world, store, manifest, &tools, &beside)).await??;
+    let filling = Filling { world, store, manifest, tools: &tools, side: &beside, roles };
+    world.interrupt.or(filling.fill(&mut session)).await??;
     let rows = world.interrupt.or(compare(manifest, &beside, &application, side)).await??;
     let oid = database_oid(&mut session, side).await.map_err(SnapshotError::database(name))?;
     let oid = oid.ok_or_else(|| SnapshotError::Differs {
@@ -130,85 +133,7 @@ pub async fn create_like(session: &mut PgConnection, like: &Properties, side: &s
     run_sql(session, sql).await
 }
 
-/// store → digest → gunzip → `pg_restore`.
-async fn fill(
-    world: &World,
-    store: &Store,
-    manifest: &Manifest,
-    tools: &PgTools,
-    side: &DatabaseUrl,
-) -> Result<(), SnapshotError> {
-    let name = &manifest.database;
-    let dbname = side.dbname().to_owned();
-    let args =
-        ["--format=custom".into(), "--exit-on-error".into(), "--no-password".into(), format!("--dbname={dbname}")];
-    let failed = |source| SnapshotError::Program {
-        database: name.clone(),
-        what: format!("the restore into {dbname} is incomplete"),
-        help: "The live database was not touched; correct the cause and run the same command again.".into(),
-        source,
-    };
-    let restore = tools.start("pg_restore", &args, &side.libpq_env(), Stdio::piped(), Stdio::null()).map_err(failed)?;
-    let expected = Digests::from(manifest.archive.digests.clone());
-    let (passed, ended) = pump(world, store, manifest, restore, expected.stored_bytes).await?;
-    // What pg_restore says comes first: a pipe that broke is its doing.
-    ended.map_err(failed)?;
-    let broke = |source| SnapshotError::Stream { database: name.clone(), program: "pg_restore", source };
-    let passed = passed.map_err(broke)?;
-    if passed != expected {
-        return Err(SnapshotError::Damaged {
-            database: name.clone(),
-            key: archive_key(&manifest.run, name),
-            what: format!("its SHA-256 is {}, and {} was sent", passed.stored_sha256, expected.stored_sha256),
-        });
-    }
-    Ok(())
-}
-
-type Ended = (std::io::Result<Digests>, Result<(), crate::outside::process::ToolError>);
-
-async fn pump(
-    world: &World,
-    store: &Store,
-    manifest: &Manifest,
-    mut restore: Child,
-    size: u64,
-) -> Result<Ended, SnapshotError> {
-    let name = &manifest.database;
-    let mut archive = store.read(&archive_key(&manifest.run, name), size);
-    let mut stdin = restore.stdin().expect("pg_restore was started with a pipe");
-    let Stage { input, mut output, done } = archive::decompress();
-    let reading = async {
-        let mut so_far = 0;
-        while let Some(chunk) = archive.next().await {
-            let chunk = chunk.map_err(SnapshotError::store(name))?;
-            let before = so_far;
-            so_far += chunk.len() as u64;
-            if before / PROGRESS != so_far / PROGRESS {
-                world.tell(Event::RestoreProgressed { database: name.clone(), stored_bytes: so_far, of: size });
-            }
-            if input.send(chunk).await.is_err() {
-                break;
-            }
-        }
-        drop(input);
-        Ok(())
-    };
-    let writing = async {
-        while let Some(chunk) = output.recv().await {
-            if stdin.write_all(&chunk).await.is_err() {
-                break;
-            }
-        }
-        // Closing both ends tells pg_restore that this is all, and the stage that nobody listens any more.
-        drop((stdin, output));
-        Ok::<_, SnapshotError>(())
-    };
-    tokio::try_join!(reading, writing)?;
-    Ok((archive::join(done).await, restore.finish().await))
-}
-
-/// Gathers statistics, so that the first queries after the swap are planned as before, and compares row counts.
+/// Gathers statistics, so that the first queries after the swap are planned as before, and compares row counts meanwhile.
 async fn compare(
     manifest: &Manifest,
     side: &DatabaseUrl,
@@ -216,14 +141,20 @@ async fn compare(
     dbname: &str,
 ) -> Result<u64, SnapshotError> {
     let name = &manifest.database;
-    let mut session = connect(side, application).await.map_err(SnapshotError::database(name))?;
-    sqlx::raw_sql("set row_security = off; set client_min_messages = error; analyze")
-        .execute(&mut session)
-        .await
-        .map_err(postgres::query_error("gathering statistics"))
-        .map_err(SnapshotError::database(name))?;
-    let there = contents(&mut session).await.map_err(SnapshotError::database(name))?;
-    let found = row_counts(&mut session, &there.tables).await.map_err(SnapshotError::database(name))?;
+    let analyzing = async {
+        let mut session = connect(side, application).await?;
+        sqlx::raw_sql("set client_min_messages = error; analyze")
+            .execute(&mut session)
+            .await
+            .map_err(query_error("gathering statistics"))
+    };
+    let counting = async {
+        let mut session = connect(side, application).await?;
+        run_sql(&mut session, "set row_security = off".into()).await?;
+        let there = contents(&mut session).await?;
+        row_counts(&mut session, &there.tables).await
+    };
+    let (_, found) = tokio::try_join!(analyzing, counting).map_err(SnapshotError::database(name))?;
     let differences = count_differences(&manifest.tables, &found);
     if differences.is_empty() {
         return Ok(manifest.rows());

@@ -194,7 +194,7 @@ async fn still_there(usher: &mut PgConnection, run: &RunId, swaps: &[Swap]) -> R
 }
 
 /// Gives `side` what belongs to a database itself. The owner it has from its making. What the role may not set is noted.
-async fn carry_over(
+pub(super) async fn carry_over(
     session: &mut PgConnection,
     side: &str,
     like: &Properties,
@@ -229,15 +229,21 @@ fn statements(side: &str, like: &Properties) -> Vec<String> {
         all.push(format!("COMMENT ON DATABASE {it} IS {}", literal(comment)));
     }
     all.extend(like.settings.iter().map(|setting| set(&it, setting)));
-    if let Some(grants) = &like.acl {
-        all.push(format!("REVOKE ALL ON DATABASE {it} FROM PUBLIC, {}", identifier(&like.owner)));
-        all.extend(grants.iter().map(|grant| {
-            let to = grant.grantee.as_deref().map_or_else(|| "PUBLIC".into(), identifier);
-            let option = if grant.grantable { " WITH GRANT OPTION" } else { "" };
-            format!("GRANT {} ON DATABASE {it} TO {to}{option}", grant.privilege)
-        }));
-    }
+    all.extend(privileges(side, like));
     all
+}
+
+/// Gives `side` the privileges of a database itself.
+pub(super) fn privileges(side: &str, like: &Properties) -> Vec<String> {
+    let Some(grants) = &like.acl else { return Vec::new() };
+    let it = identifier(side);
+    let revoke = format!("REVOKE ALL ON DATABASE {it} FROM PUBLIC, {}", identifier(&like.owner));
+    let grants = grants.iter().map(|grant| {
+        let to = grant.grantee.as_deref().map_or_else(|| "PUBLIC".into(), identifier);
+        let option = if grant.grantable { " WITH GRANT OPTION" } else { "" };
+        format!("GRANT {} ON DATABASE {it} TO {to}{option}", grant.privilege)
+    });
+    std::iter::once(revoke).chain(grants).collect()
 }
 
 fn set(database: &str, setting: &Setting) -> String {

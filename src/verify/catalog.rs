@@ -1,63 +1,40 @@
-//! The catalog of a database, as one query tells it: enough to see that a program has changed a database it was not meant for,
-//! and what. Rows are not looked at, and neither are temporary objects, extensions' own objects, and our ledger.
+//! The catalog of a database as text: every object with what anybody could see of it. Nothing in it depends on oids or on physical
+//! places, so that a dump and its restore have the same catalog, and a program that changed a database it was not meant
+//! for is found out.
+//!
+//! Not in it: rows; the database's own properties, which are asked for apart; roles, tablespaces and other things of the whole
+//! server; subscriptions' connection strings unless a superuser asks; C code; planner statistics; temporary objects; objects
+//! that belong to extensions, except for changed privileges; our ledger, if it is left out.
 
-use std::collections::BTreeMap;
+mod deparsed;
+mod relations;
+mod routines;
+mod surroundings;
+mod words;
 
-use sqlx::PgConnection;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::outside::postgres::{PgError, query_error};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use sqlx::{Connection, PgConnection, Row};
 
-/// Every object by kind and name, with a text that changes when it does.
+use crate::outside::postgres::{PgError, made, query_error};
+
+/// What the text of definitions depends on.
+const SETTINGS: &str = "SET LOCAL search_path = ''; SET LOCAL row_security = off; SET LOCAL statement_timeout = 0;
+    SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres';
+    SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL quote_all_identifiers = off;
+    SET LOCAL jit = off";
+
+/// Every object by kind and identity (`index public.foo_idx`), with a JSON object of what it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Catalog(BTreeMap<String, String>);
+pub struct Catalog(BTreeMap<String, Map<String, Value>>);
 
-const READ: &str = "
-with mine as (
-    select oid, nspname, nspowner, nspacl from pg_namespace
-    where nspname !~ '^pg_' and nspname not in ('information_schema', 'migrate')
-), foreign_objects as (
-    select classid, objid from pg_depend where deptype = 'e'
-), found (what, definition) as (
-    select 'schema ' || nspname, concat_ws('|', nspowner, nspacl::text) from mine
-    union all
-    select format('%s %s.%s', case c.relkind when 'r' then 'table' when 'p' then 'table' when 'v' then 'view' when 'm' then
-        'materialised view' when 'S' then 'sequence' when 'f' then 'foreign table' when 'i' then 'index' when 'I' then 'index'
-        else 'relation' end, n.nspname, c.relname),
-        concat_ws('|', c.relowner, c.relacl::text, c.reloptions::text, c.relrowsecurity, c.relforcerowsecurity,
-            case when c.relkind in ('v', 'm') then pg_get_viewdef(c.oid) when c.relkind in ('i', 'I') then
-            pg_get_indexdef(c.oid) end,
-            (select string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity,
-                a.attgenerated, pg_get_expr(d.adbin, d.adrelid)), ',' order by a.attnum)
-             from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and c.relkind not in ('i', 'I', 'S')))
-    from pg_class c join mine n on n.oid = c.relnamespace
-    where c.relpersistence <> 't' and c.relkind in ('r', 'p', 'v', 'm', 'S', 'f', 'i', 'I')
-        and (c.oid) not in (select objid from foreign_objects where classid = 'pg_class'::regclass)
-    union all
-    select format('constraint %s on %s', k.conname, coalesce(k.conrelid::regclass::text, k.contypid::regtype::text)),
-        concat_ws('|', pg_get_constraintdef(k.oid), k.convalidated)
-    from pg_constraint k join mine n on n.oid = k.connamespace
-    union all
-    select format('function %s.%s(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)),
-        concat_ws('|', p.prosrc, p.prosqlbody::text, p.prorettype, p.proowner, p.proacl::text, p.proconfig::text, p.provolatile)
-    from pg_proc p join mine n on n.oid = p.pronamespace
-    where p.oid not in (select objid from foreign_objects where classid = 'pg_proc'::regclass)
-    union all
-    select format('trigger %s on %s', t.tgname, t.tgrelid::regclass), concat_ws('|', pg_get_triggerdef(t.oid), t.tgenabled)
-    from pg_trigger t join pg_class c on c.oid = t.tgrelid join mine n on n.oid = c.relnamespace where not t.tgisinternal
-    union all
-    select format('type %s.%s', n.nspname, t.typname), concat_ws('|', t.typtype, t.typowner, t.typnotnull, t.typdefault,
-        (select string_agg(e.enumlabel, ',' order by e.enumsortorder) from pg_enum e where e.enumtypid = t.oid))
-    from pg_type t join mine n on n.oid = t.typnamespace
-    where t.typtype in ('e', 'd', 'r') and t.oid not in (select objid from foreign_objects where classid = 'pg_type'::regclass)
-    union all
-    select format('policy %s on %s', p.polname, p.polrelid::regclass), concat_ws('|', p.polcmd, p.polpermissive,
-        p.polroles::text, pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
-    from pg_policy p join pg_class c on c.oid = p.polrelid join mine n on n.oid = c.relnamespace
-    union all
-    select 'extension ' || extname, extversion from pg_extension
-)
-select what, md5(string_agg(coalesce(definition, ''), '||' order by definition)) from found group by what";
+/// A catalog in short: a digest for each object. It tells which objects differ, and not how.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Digested(BTreeMap<String, String>);
 
 impl Catalog {
     /// The catalog of the database of `session`.
@@ -65,30 +42,156 @@ impl Catalog {
     /// # Errors
     /// The query failed.
     pub async fn read(session: &mut PgConnection) -> Result<Self, PgError> {
-        let rows: Vec<(String, String)> =
-            sqlx::query_as(READ).fetch_all(session).await.map_err(query_error("reading the catalog"))?;
-        Ok(Self(rows.into_iter().collect()))
+        let failed = || query_error("reading the catalog");
+        let mut transaction = session.begin().await.map_err(failed())?;
+        let catalog = Self::within(&mut transaction).await?;
+        transaction.rollback().await.map_err(failed())?;
+        Ok(catalog)
+    }
+
+    /// The same, within a transaction that is open already, and whose settings (`search_path` among them) it changes.
+    ///
+    /// # Errors
+    /// The query failed.
+    pub async fn within(session: &mut PgConnection) -> Result<Self, PgError> {
+        let failed = || query_error("reading the catalog");
+        sqlx::raw_sql(SETTINGS).execute(&mut *session).await.map_err(failed())?;
+        let (superuser, version_num): (bool, i32) =
+            sqlx::query_as("select current_setting('is_superuser')::bool, current_setting('server_version_num')::int4")
+                .fetch_one(&mut *session)
+                .await
+                .map_err(failed())?;
+        let around = surroundings::server(superuser, version_num);
+        Self::of(session, &[relations::queries(), routines::queries(), around, surroundings::words()].concat()).await
+    }
+
+    /// What belongs to the database itself: owner, encoding, privileges, settings, comment. Within an open transaction.
+    ///
+    /// # Errors
+    /// The query failed.
+    pub async fn of_database(session: &mut PgConnection) -> Result<Self, PgError> {
+        Self::of(session, &surroundings::database()).await
+    }
+
+    /// What queries say that give a key and a JSON object each.
+    async fn of(session: &mut PgConnection, queries: &[String]) -> Result<Self, PgError> {
+        let as_text = |query: &String| format!("SELECT q.key::text, q.value::text FROM ({query}) AS q (key, value)");
+        let sql = queries.iter().map(as_text).collect::<Vec<_>>().join(";\n");
+        let rows = sqlx::raw_sql(made(sql)).fetch_all(session).await.map_err(query_error("reading the catalog"))?;
+        let mut found = BTreeMap::new();
+        for row in rows {
+            let read = || Ok((row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?));
+            let (key, value) = read().map_err(query_error("reading the catalog"))?;
+            let broken = |error| query_error("reading the catalog")(sqlx::Error::Decode(Box::new(error)));
+            let properties: Map<String, Value> = serde_json::from_str(&value).map_err(broken)?;
+            found.insert(key, canonical(properties));
+        }
+        Ok(Self(found))
+    }
+
+    /// Without our own ledger, which every database gets that is worked on.
+    #[must_use]
+    pub fn without_ledger(mut self) -> Self {
+        self.0.retain(|key, _| !key.contains(" migrate.") && !key.ends_with("schema migrate"));
+        self
+    }
+
+    /// Its objects, each with what it is.
+    pub fn objects(&self) -> impl Iterator<Item = (&str, &Map<String, Value>)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// A digest for each object.
+    #[must_use]
+    pub fn digested(&self) -> Digested {
+        let digest = |value: &Map<String, Value>| {
+            let text = serde_json::to_string(value).expect("a map of JSON values is JSON");
+            Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        };
+        Digested(self.0.iter().map(|(key, value)| (key.clone(), digest(value))).collect())
     }
 
     /// What is not as it was before, in words.
     #[must_use]
     pub fn changes_since(&self, before: &Self) -> Vec<String> {
-        let appeared = self.0.keys().filter(|it| !before.0.contains_key(*it)).map(|it| format!("{it} appeared"));
-        let vanished = before.0.keys().filter(|it| !self.0.contains_key(*it)).map(|it| format!("{it} vanished"));
-        let changed = self.0.iter().filter(|(it, text)| before.0.get(*it).is_some_and(|before| before != *text));
-        appeared.chain(vanished).chain(changed.map(|(it, _)| format!("{it} changed"))).collect()
+        changes(&before.0, &self.0)
     }
+}
+
+impl Digested {
+    /// What is not as it was before, in words.
+    #[must_use]
+    pub fn changes_since(&self, before: &Self) -> Vec<String> {
+        changes(&before.0, &self.0)
+    }
+}
+
+fn changes<T: PartialEq>(before: &BTreeMap<String, T>, after: &BTreeMap<String, T>) -> Vec<String> {
+    let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let word = |key: &String| match (before.get(key), after.get(key)) {
+        (None, _) => Some(format!("{key} appeared")),
+        (_, None) => Some(format!("{key} vanished")),
+        (before, after) => (before != after).then(|| format!("{key} changed")),
+    };
+    // The columns of a table that appeared say nothing more.
+    let whole = |key: &str| owner_of_column(key).is_some_and(|it| before.contains_key(&it) != after.contains_key(&it));
+    keys.into_iter().filter(|key| !whole(key)).filter_map(word).collect()
+}
+
+/// Of a column (`table column public.t.c`), what it is a column of (`table public.t`).
+fn owner_of_column(key: &str) -> Option<String> {
+    let (kind, identity) = key.split_once(" column ")?;
+    let mut quoted = false;
+    let dot = identity.char_indices().rfind(|(_, c)| {
+        quoted ^= *c == '"';
+        *c == '.' && !quoted
+    })?;
+    Some(format!("{kind} {}", &identity[..dot.0]))
+}
+
+/// Definitions in the form that a restore gives them. An absent property says the same as one that is null.
+fn canonical(mut properties: Map<String, Value>) -> Map<String, Value> {
+    properties.retain(|_, value| !value.is_null());
+    for name in deparsed::DEPARSED {
+        if let Some(Value::String(text)) = properties.get_mut(name) {
+            *text = deparsed::canonical(text);
+        }
+    }
+    properties
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn changes_are_named() {
-        let of = |all: &[(&str, &str)]| Catalog(all.iter().map(|(it, text)| ((*it).into(), (*text).into())).collect());
-        let (before, after) = (of(&[("a", "1"), ("b", "1"), ("c", "1")]), of(&[("b", "2"), ("c", "1"), ("d", "1")]));
-        assert_eq!(after.changes_since(&before), ["d appeared", "a vanished", "b changed"]);
+        let of = |all: &[(&str, Value)]| {
+            let object =
+                |(it, value): &(&str, Value)| ((*it).into(), canonical(value.as_object().expect("an object").clone()));
+            Catalog(all.iter().map(object).collect())
+        };
+        let before = of(&[("a", json!({"x": 1})), ("b", json!({"x": 1})), ("c", json!({"x": null}))]);
+        let after = of(&[("b", json!({"x": 2})), ("c", json!({})), ("d", json!({}))]);
+        let said = ["a vanished", "b changed", "d appeared"];
+        assert_eq!(after.changes_since(&before), said);
+        assert_eq!(after.digested().changes_since(&before.digested()), said);
         assert!(after.changes_since(&after).is_empty());
+    }
+
+    #[test]
+    fn columns_go_with_their_table() {
+        let of = |all: &[&str]| Catalog(all.iter().map(|it| ((*it).to_owned(), Map::new())).collect());
+        let before = of(&["table public.t", "table column public.t.a"]);
+        let added = r#"table column public.t."b.""c""#;
+        let after = of(&["table public.t", added, r#"table x."y.z""#, r#"table column x."y.z".c"#]);
+        let said = [
+            format!("{added} appeared"),
+            "table column public.t.a vanished".to_owned(),
+            r#"table x."y.z" appeared"#.into(),
+        ];
+        assert_eq!(after.changes_since(&before), said);
     }
 }

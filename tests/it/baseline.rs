@@ -118,7 +118,7 @@ async fn a_proof_lists_every_difference_before_anything_is_written() {
     ran.expect(6);
     for line in [
         "index public.by_hand: only in the database",
-        "table public.threads: differs",
+        "table column public.threads.title: only in the database",
         "view public.busy: only in the files",
     ] {
         ran.says(line);

@@ -27,6 +27,7 @@ mod release;
 mod rollback;
 mod round_trip;
 mod round_trips;
+mod snapshots;
 mod store;
 mod sync;
 mod world;

@@ -17,7 +17,7 @@ async fn world(hint: &str) -> TestWorld {
 #[tokio::test(flavor = "multi_thread")]
 async fn snapshots_are_taken_listed_and_verified() {
     let world = world("snapshot").await;
-    world.run(&["snapshot", "verify"]).expect(7).says("there is no snapshot to verify");
+    world.run(&["snapshot", "verify"]).expect(7).says("there is no such snapshot");
     let taken = world.json(0, &["snapshot", "take", "--only", "a"]);
     let run = taken["run"].as_str().expect("an id");
     let listed = world.json(0, &["snapshot", "list"]);

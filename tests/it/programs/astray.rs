@@ -64,7 +64,7 @@ async fn a_module_that_strays_and_fails_is_both() {
     world.file("app/publish.py", &format!("{}\n    {alter}\n    run('select oops', variable)\n", quirk_without_work()));
     let before = world.fingerprints().await;
     let ran = world.run(&["apply", "--yes"]);
-    ran.expect(3).says("changed another database: chat: ").says("table public.threads changed");
+    ran.expect(3).says("changed another database: chat: ").says("table column public.threads.note appeared");
     ran.says("rag: `publish` failed").says("column \"oops\" does not exist");
     assert_same(&before, &world.fingerprints().await);
 }

@@ -9,28 +9,31 @@ use crate::world::TestWorld;
 /// What a program did, and how it is named.
 const CHANGES: [(&str, &str); 20] = [
     ("create table seen (id int)", "table public.seen appeared"),
-    ("alter table seen add note text", "table public.seen changed"),
+    ("alter table seen add note text", "table column public.seen.note appeared"),
     ("alter table seen enable row level security", "table public.seen changed"),
-    ("alter table seen alter note set default 'x'", "table public.seen changed"),
+    ("alter table seen alter note set default 'x'", "table column public.seen.note changed"),
     ("create index seen_id on seen (id)", "index public.seen_id appeared"),
-    ("alter table seen add constraint positive check (id > 0) not valid", "constraint positive on seen appeared"),
-    ("alter table seen validate constraint positive", "constraint positive on seen changed"),
+    (
+        "alter table seen add constraint positive check (id > 0) not valid",
+        "table constraint positive on public.seen appeared",
+    ),
+    ("alter table seen validate constraint positive", "table constraint positive on public.seen changed"),
     ("create view shown as select id from seen", "view public.shown appeared"),
     ("create or replace view shown as select id + 1 as id from seen", "view public.shown changed"),
     ("create function one() returns int language sql as 'select 1'", "function public.one() appeared"),
     ("create or replace function one() returns int language sql as 'select 2'", "function public.one() changed"),
-    ("create policy mine on seen using (id = 1)", "policy mine on seen appeared"),
+    ("create policy mine on seen using (id = 1)", "policy mine on public.seen appeared"),
     (
         "create trigger t before update on seen for each row execute function suppress_redundant_updates_trigger()",
-        "trigger t on seen appeared",
+        "trigger t on public.seen appeared",
     ),
-    ("alter table seen disable trigger t", "trigger t on seen changed"),
+    ("alter table seen disable trigger t", "trigger t on public.seen changed"),
     ("create type mood as enum ('good')", "type public.mood appeared"),
     ("alter type mood add value 'bad'", "type public.mood changed"),
     ("create sequence counted", "sequence public.counted appeared"),
     ("create schema further", "schema further appeared"),
     ("grant usage on schema further to public", "schema further changed"),
-    ("drop policy mine on seen", "policy mine on seen vanished"),
+    ("drop policy mine on seen", "policy mine on public.seen vanished"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

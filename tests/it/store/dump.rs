@@ -65,7 +65,7 @@ async fn that_gives_everything_and_fails() {
 #[tokio::test(flavor = "multi_thread")]
 async fn that_gives_nothing_and_succeeds() {
     let world = with_dump("dump_empty", "exit 0").await;
-    fails(world, 1, &["rag: the snapshot is incomplete", "no archive"], applied).await;
+    fails(world, 1, &["rag: the snapshot is incomplete", "no whole archive"], applied).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

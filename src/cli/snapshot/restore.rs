@@ -1,0 +1,53 @@
+//! `migrate snapshot restore`.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::failure::Exit;
+use crate::names::{DatabaseName, RunId};
+use crate::snapshot::elsewhere::{Roles, restore_as};
+
+use super::super::Ended;
+use super::super::context::{Context, only_of};
+use super::super::text::{count, seconds};
+use super::{not_verified, wanted};
+
+pub(super) async fn run(
+    context: &Context<'_>,
+    run: Option<RunId>,
+    name: DatabaseName,
+    dbname: &str,
+    roles: Roles,
+) -> Ended {
+    let begun = Instant::now();
+    let plan = context.plan()?;
+    only_of(&plan, vec![name.clone()])?;
+    let store = context.store(Some(&plan), None)?;
+    let manifests = wanted(&store, run.as_ref(), Some(&BTreeSet::from([name.clone()]))).await?;
+    let manifest = manifests.first().expect("`wanted` gives at least one");
+    let url = &plan.databases[&name].url;
+    let restored = restore_as(context.world, &store, manifest, url, dbname, roles).await.map_err(not_verified)?;
+    let took = begun.elapsed().as_secs_f64();
+    if context.console.json {
+        context.console.print_json(&json!({
+            "run": manifest.run, "database": name, "dbname": dbname, "rows": restored.rows,
+            "created_roles": restored.created, "notes": restored.notes, "seconds": took,
+        }));
+        return Ok(Exit::Done);
+    }
+    let mut text = format!(
+        "{name} of run {} is restored as {dbname} on the server of target {}: {} rows, in {}\n",
+        manifest.run,
+        plan.target.name,
+        count(restored.rows),
+        seconds(took)
+    );
+    if !restored.created.is_empty() {
+        text += &format!("  made roles without the right to log in: {}\n", restored.created.join(", "));
+    }
+    text.extend(restored.notes.iter().map(|note| format!("  note: {note}\n")));
+    context.console.print(&text);
+    Ok(Exit::Done)
+}

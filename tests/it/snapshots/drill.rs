@@ -1,0 +1,94 @@
+//! `migrate snapshot drill`, and what it finds.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::divided;
+use crate::fingerprint_proof::{ZOO, make_roles};
+use crate::world::{TestWorld, assert_same};
+
+/// Databases on the server that a drill of `database` may have left.
+async fn scratch(world: &TestWorld, database: &str) -> String {
+    let like = format!("{}\\_\\_drill%", world.dbname(database).replace('_', "\\_"));
+    world.ask(&format!("select count(*) from pg_database where datname like '{like}'")).await
+}
+
+/// Changes the manifest in the store, as nobody should.
+fn falsify(world: &TestWorld, change: impl FnOnce(&mut Value)) {
+    let path = world.object("manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).expect("there")).expect("JSON");
+    change(&mut manifest);
+    fs::write(&path, manifest.to_string()).expect("ours");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_everything_passes() {
+    make_roles().await;
+    let world = TestWorld::new("drill_zoo", &["zoo"]).await;
+    world.sql("zoo", ZOO).await;
+    world.sql_plan("");
+    world.file("migrations/zoo/001_more.sql", "create table more (id int);\n");
+    let before = world.fingerprints().await;
+    let run = world.json(0, &["snapshot", "take"])["run"].clone();
+    assert_eq!(world.json(0, &["snapshot", "list"])["snapshots"][0]["drilled"], false);
+    let drilled = world.json(0, &["snapshot", "drill", run.as_str().expect("an id")]);
+    let it = &drilled["drills"][0];
+    assert_eq!((&it["database"], &it["differences"]), (&json!("zoo"), &json!([])), "{drilled:#}");
+    assert!(it["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0));
+    assert_eq!(scratch(&world, "zoo").await, "0");
+    let listed = &world.json(0, &["snapshot", "list"])["snapshots"][0];
+    assert_eq!((&listed["drilled"], &listed["restored_in"]), (&json!(true), &it["seconds"]));
+    assert_same(&before, &world.fingerprints().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_differs_is_named() {
+    let world = divided("drill_differs", "compression = \"zstd\"").await;
+    let _ = world.run(&["snapshot", "take"]).expect(0);
+    let _ = world.run(&["snapshot", "drill"]).expect(0).says("drill passed");
+    let whole = fs::read(world.object("manifest.json")).expect("there");
+    // A value that changed between dump and restore, an object that did not come, a sequence that would give a number twice.
+    falsify(&world, |manifest| {
+        let rows = manifest["tables"].as_array_mut().expect("a list");
+        let small = rows.iter_mut().find(|it| it["name"] == "small").expect("there");
+        small["hash"] = json!("0".repeat(32));
+        manifest["catalog"]["index public.lost"] = json!("0011223344556677");
+        let all = manifest["sequences"].as_array_mut().expect("a list");
+        all.iter_mut().find(|it| it["name"] == "apart").expect("there")["last"] = json!(19);
+    });
+    let ran = world.run(&["snapshot", "drill"]);
+    ran.expect(7).says("the rows of public.small have another content").says("index public.lost: missing");
+    ran.says("the sequence public.apart is behind the snapshot").ends("No database was changed.");
+    assert_eq!(world.json(0, &["snapshot", "list"])["snapshots"][0]["drilled"], false);
+    assert_eq!(scratch(&world, "big").await, "0");
+    // Rows that are missing.
+    fs::write(world.object("manifest.json"), &whole).expect("ours");
+    falsify(&world, |manifest| manifest["tables"][0]["rows"] = json!(36_001));
+    world.run(&["snapshot", "drill"]).expect(7).says("has 36000 rows, and 36001 were dumped");
+    assert_eq!(scratch(&world, "big").await, "0");
+    // The latest drill counts.
+    fs::write(world.object("manifest.json"), &whole).expect("ours");
+    let _ = world.run(&["snapshot", "drill"]).expect(0);
+    assert_eq!(world.json(0, &["snapshot", "list"])["snapshots"][0]["drilled"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_may_drill_before_it_changes_anything() {
+    let world = TestWorld::new("drill_apply", &["a"]).await;
+    world.sql("a", "create table t (id int primary key); insert into t select generate_series(1, 500)").await;
+    world.sql_plan("[run]\ndrill = true\n");
+    world.file("migrations/a/001_u.sql", "create table u (id int);\n");
+    let ran = world.run(&["apply", "--yes"]);
+    ran.expect(0).says("Restoring the snapshots in a drill").says("a: drill passed");
+    assert_eq!(world.json(0, &["snapshot", "list"])["snapshots"][0]["drilled"], true);
+    // A database that can be dumped and not be restored: a restore has an empty search_path.
+    let trap = "create table other (id int); create function known(int) returns bigint immutable language sql as 'select count(*)
+                from other where id = $1'; create index on t (known(id))";
+    world.sql("a", trap).await;
+    world.file("migrations/a/002_v.sql", "create table v (id int);\n");
+    let ran = world.run(&["apply", "--yes"]);
+    ran.expect(1).says("relation \"other\" does not exist").ends("No database was changed.");
+    assert_eq!(world.value("a", "to_regclass('v') is null").await, "true");
+    assert_eq!(scratch(&world, "a").await, "0");
+}

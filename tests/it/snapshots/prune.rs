@@ -1,0 +1,127 @@
+//! `migrate snapshot prune`: what goes, what stays, and stores that do not let go.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::gcs_server::{Action, BUCKET, Fault, GcsServer};
+use crate::world::TestWorld;
+
+/// One database, and a store that keeps as many snapshots as `retention` says.
+async fn world(hint: &str, retention: &str) -> TestWorld {
+    let world = TestWorld::new(hint, &["a"]).await;
+    world.sql("a", "create table t (id int primary key); insert into t select generate_series(1, 100)").await;
+    world.sql_plan("");
+    keep(&world, retention);
+    world.file("migrations/a/001_u.sql", "create table u (id int);\n");
+    world
+}
+
+fn keep(world: &TestWorld, retention: &str) {
+    let path = world.path().join("plans/production.toml");
+    let plan = fs::read_to_string(&path).expect("written");
+    let rest: Vec<&str> = plan.lines().filter(|line| !line.starts_with("retention")).collect();
+    world.file(
+        "plans/production.toml",
+        &rest.join("\n").replace("[store]\n", &format!("[store]\nretention = {retention}\n")),
+    );
+}
+
+fn take(world: &TestWorld) -> String {
+    world.json(0, &["snapshot", "take"])["run"].as_str().expect("an id").to_owned()
+}
+
+fn runs(document: &Value, list: &str) -> Vec<String> {
+    let of = |it: &Value| it["run"].as_str().expect("an id").to_owned();
+    document[list].as_array().expect("a list").iter().map(of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_retention_does_not_keep_goes() {
+    let world = world("prune", "{ keep_last = 2 }").await;
+    let all = [take(&world), take(&world), take(&world), take(&world)];
+    let objects = world.objects();
+    let dry = world.json(0, &["snapshot", "prune", "--dry-run"]);
+    assert_eq!(runs(&dry, "pruned"), [all[1].clone(), all[0].clone()]);
+    assert_eq!(runs(&dry, "kept"), [all[3].clone(), all[2].clone()]);
+    assert_eq!(world.objects(), objects, "a dry run removes nothing");
+    world.run(&["snapshot", "prune"]).expect(64).says("--yes");
+    assert_eq!(world.objects(), objects);
+
+    let pruned = world.json(0, &["snapshot", "prune", "--yes"]);
+    assert_eq!(runs(&pruned, "pruned"), runs(&dry, "pruned"));
+    let left =
+        |run: &str| world.objects().iter().filter(|key| key.contains(run) && key.contains("/snapshots/")).count();
+    assert_eq!([left(&all[0]), left(&all[1]), left(&all[2]), left(&all[3])], [0, 0, 2, 2]);
+    // The record of a run is no snapshot, and stays.
+    assert!(world.objects().iter().any(|key| key.contains(&all[0]) && key.contains("/journal/")));
+    let _ = world.run(&["snapshot", "verify"]).expect(0);
+    assert_eq!(runs(&world.json(0, &["snapshot", "prune", "--yes"]), "pruned"), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_back_of_an_unfinished_run_stays() {
+    let world = world("prune_unfinished", "{ keep_last = 0 }").await;
+    let plan = fs::read_to_string(world.path().join("plans/production.toml")).expect("written");
+    world.file("plans/production.toml", &format!("{plan}\n[run]\non_failure = \"halt\"\n"));
+    world.file("migrations/a/002_bad.sql", "select oops;\n");
+    let _ = world.run(&["apply", "--yes"]).expect(4);
+    let unfinished = world.json(0, &["status"])["unfinished_run"].as_str().map(str::to_owned);
+    let others = [take(&world), take(&world)];
+    let pruned = world.json(0, &["snapshot", "prune", "--yes"]);
+    assert_eq!(runs(&pruned, "pruned"), [others[0].clone()]);
+    assert_eq!(pruned["kept"][1]["reason"], "its run is not finished", "{pruned:#}");
+    assert_eq!(unfinished.as_deref(), pruned["kept"][1]["run"].as_str());
+    let _ = world.run(&["rollback", "--yes"]).expect(0);
+    assert_eq!(world.value("a", "to_regclass('u') is null").await, "true");
+}
+
+/// A half-removed snapshot is none, and what is left of it goes the next time.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_left_behind_goes_later() {
+    let world = world("prune_rest", "{ keep_last = 1 }").await;
+    let (first, second) = (take(&world), take(&world));
+    let manifest = world.store().join(format!("runs/{first}/snapshots/a/manifest.json"));
+    fs::remove_file(manifest).expect("there");
+    let pruned = world.json(0, &["snapshot", "prune", "--yes"]);
+    assert_eq!((runs(&pruned, "pruned"), runs(&pruned, "kept")), (vec![first], vec![second]));
+    assert_eq!(world.objects().iter().filter(|key| key.ends_with("archive.dump.gz")).count(), 1);
+}
+
+async fn bucket(hint: &str, server: &GcsServer) -> TestWorld {
+    let mut world = world(hint, "{ keep_last = 1 }").await;
+    for (name, value) in server.env(BUCKET) {
+        world.set(&name, value);
+    }
+    world.set("MIGRATE_STORE", format!("gs://{BUCKET}/deep"));
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_lets_nothing_go_is_no_error() {
+    let server = GcsServer::builder().retention().start();
+    let world = bucket("prune_retention", &server).await;
+    let (first, _) = (take(&world), take(&world));
+    let before = server.objects(BUCKET);
+    let pruned = world.json(0, &["snapshot", "prune", "--yes"]);
+    assert_eq!(runs(&pruned, "pruned"), Vec::<String>::new());
+    let line = pruned["kept"].as_array().expect("a list").iter().find(|it| it["run"] == first.as_str()).expect("kept");
+    assert!(line["reason"].as_str().is_some_and(|it| it.contains("the store does not let it go")), "{line}");
+    assert_eq!(server.objects(BUCKET), before);
+    // It is whole still.
+    let _ = world.run(&["snapshot", "verify", &first]).expect(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_reply_to_a_removal_is_no_failure() {
+    let server = GcsServer::builder().start();
+    let world = bucket("prune_lost", &server).await;
+    let (first, _) = (take(&world), take(&world));
+    for action in [Action::StatusAfter(503), Action::CloseAfter] {
+        server.fault(Fault::once(action, "DELETE"));
+    }
+    let pruned = world.json(0, &["snapshot", "prune", "--yes"]);
+    assert_eq!(runs(&pruned, "pruned"), std::slice::from_ref(&first));
+    assert_eq!(server.clear_faults(), [], "every fault took place");
+    assert!(!server.objects(BUCKET).iter().any(|(key, _)| key.contains(&first) && key.contains("/snapshots/")));
+}
