@@ -263,6 +263,10 @@ fn acl(kind: &str, acl: &str, owner: &str) -> String {
     )
 }
 
+/// Without what some builds of the server write by themselves when a column is made: it is another in each
+/// column that is made, nobody can set it, and no dump has it.
+const OPTIONS_OF_COLUMNS: &str = "array(SELECT o FROM unnest(a.attoptions) AS o WHERE o NOT LIKE 'pg_attver=%')";
+
 /// `name=value` options, whose order means nothing.
 fn sorted(options: &str) -> String {
     format!("(SELECT string_agg(o, ', ' ORDER BY o COLLATE \"C\") FROM unnest({options}) AS o)")
@@ -370,7 +374,7 @@ fn schema_queries(superuser: bool) -> Vec<String> {
          JOIN pg_type AS t ON t.oid = a.atttypid
          LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum,
          LATERAL pg_identify_object('pg_class'::regclass, a.attrelid, a.attnum) AS i",
-        options = sorted("a.attoptions"),
+        options = sorted(OPTIONS_OF_COLUMNS),
         foreign_options = sorted("a.attfdwoptions"),
         acl = acl("'c'", "a.attacl", "a.relowner"),
         mine = mine("c.relnamespace"),
