@@ -4,13 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use futures::TryStreamExt;
 use miette::{NamedSource, SourceSpan};
 use sqlx::PgConnection;
-use sqlx::postgres::PgErrorPosition;
 
 use crate::journal::ledger::{self, Author};
-use crate::outside::postgres::{PgError, Said, connect, database_error, made, query_error};
+use crate::outside::postgres::{PgError, Said, connect, made, query_error};
 use crate::outside::url::DatabaseUrl;
 use crate::sql::{statements, transaction};
 
@@ -18,18 +16,16 @@ use super::Migration;
 use super::blockers::{Blocker, Watch};
 use super::concurrently;
 use super::limits::{Limits, wait_before};
+use super::message::{Failed, Message, READABLE};
 
-/// SQL states after which the same transaction may succeed: a lock not had in time, a deadlock, a serialisation failure.
-const WORTH_ANOTHER_TRY: [&str; 3] = ["55P03", "40P01", "40001"];
 /// What DISCARD ALL does, which itself cannot share a message: cursors, roles, settings, prepared statements, session locks,
 /// temporary tables, nothing that an earlier migration left in the session is there for the next. It is a transaction of
 /// its own, since a transaction keeps the isolation level with which it began.
 const FRESH: &str = "BEGIN; CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DEALLOCATE ALL; UNLISTEN *; \
      SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES; COMMIT;\n";
-/// The settings by which the server reads the next message: it reads all of it before [`FRESH`] has any effect.
-const READABLE: &str = "RESET standard_conforming_strings; RESET backslash_quote; RESET client_encoding;";
 /// Makes the role of the connection current again.
 const OURSELVES: &str = "RESET SESSION AUTHORIZATION; RESET ROLE;";
+
 /// Why a migration was not applied.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum MigrationError {
@@ -149,7 +145,7 @@ impl<'a> Session<'a> {
     /// Sends a message, and sees who is in its way.
     async fn send(&mut self, message: &Message<'_>, limits: &Limits) -> Result<(), Failed> {
         let (sent, blockers) = self.watch.during(limits.lock_timeout, message.send(&mut self.connection)).await;
-        sent.map_err(|failed| Failed { blockers, ..failed })
+        sent.map_err(|failed| failed.with(blockers))
     }
 }
 
@@ -192,7 +188,7 @@ async fn in_transaction(
     let row = setting.author.applied(it.into());
     let after = format!("\n;\n{OURSELVES} {READABLE} RESET search_path; {also}{row}; COMMIT;");
     let body = sendable(it);
-    let message = Message { before: &before, body: &body, after: &after };
+    let message = Message::whole(&body, &before, &after);
     let mut attempt = 0;
     loop {
         attempt += 1;
@@ -200,12 +196,12 @@ async fn in_transaction(
         if failed.is_lost() {
             return Err(MigrationError::Lost { name: it.name.clone(), said: failed.said() });
         }
-        // A message that does not parse begins nothing. If ending the failed transaction fails, the next statement says why.
-        if failed.completed > 0 {
+        // If ending the failed transaction fails, the next statement says why.
+        if failed.began() {
             let _ = sqlx::raw_sql("ROLLBACK").execute(&mut session.connection).await;
         }
         if attempt > setting.limits.lock_retries || !failed.worth_another_try() {
-            return Err(failed.locate(it, &message));
+            return Err(located(failed, it, &message));
         }
         let wait = wait_before(attempt);
         (setting.on_retry)(attempt, wait, &failed.blockers);
@@ -224,14 +220,14 @@ async fn one_by_one(session: &mut Session<'_>, it: &Migration, setting: &Setting
             // A role that the file made current may not be allowed to: what is known is a lower bound.
             let _ = ours(session, it, setting.author.progressed(&it.name, done)).await;
         }
-        let message = Message { before: "", body: &body[range.start..range.end], after: "" };
+        let message = Message::one(&body, *range, "", "");
         let sent = if concurrently::is(range.kind) {
-            create_index(session, it, setting, &message).await?
+            create_index(session, it, setting, &message, &body[range.start..range.end]).await?
         } else {
             session.send(&message, &setting.limits).await
         };
         if let Err(failed) = sent {
-            return Err(failed.locate_at(it, &body, range.start));
+            return Err(located(failed, it, &message));
         }
     }
     ours(session, it, format!("{OURSELVES} RESET ALL; {limits} {}", setting.author.finished(&it.name))).await
@@ -243,12 +239,13 @@ async fn create_index(
     it: &Migration,
     setting: &Setting<'_>,
     message: &Message<'_>,
+    statement: &str,
 ) -> Result<Result<(), Failed>, MigrationError> {
     let older = session.watch.old_transactions(&mut session.connection).await;
     if !older.is_empty() {
         (setting.on_older)(&older);
     }
-    let before = concurrently::look(&mut session.connection, message.body).await;
+    let before = concurrently::look(&mut session.connection, statement).await;
     ours(session, it, concurrently::budget(&setting.limits)).await?;
     let mut sent = session.send(message, &setting.limits).await;
     match (&mut sent, before) {
@@ -279,107 +276,38 @@ fn sendable(it: &Migration) -> String {
     transaction::sendable(&it.up, it.transactional).unwrap_or_else(|_| it.up.clone())
 }
 
-/// What is sent to the server in one piece.
-struct Message<'a> {
-    before: &'a str,
-    body: &'a str,
-    after: &'a str,
-}
-
-/// A message that failed, after so many of its statements.
-struct Failed {
-    error: sqlx::Error,
-    completed: usize,
-    blockers: Vec<Blocker>,
-    /// What it left, in a sentence.
-    left: String,
-}
-
-impl Message<'_> {
-    async fn send(&self, session: &mut PgConnection) -> Result<(), Failed> {
-        let text = format!("{}{}{}", self.before, self.body, self.after);
-        let mut completed = 0;
-        let mut results = sqlx::raw_sql(made(text)).fetch_many(session);
-        loop {
-            match results.try_next().await {
-                Ok(Some(sqlx::Either::Left(_))) => completed += 1,
-                Ok(Some(sqlx::Either::Right(_))) => {}
-                Ok(None) => return Ok(()),
-                Err(error) => return Err(Failed { error, completed, blockers: Vec::new(), left: String::new() }),
-            }
-        }
+/// Where in the file it failed.
+fn located(failed: Failed, it: &Migration, message: &Message<'_>) -> MigrationError {
+    if failed.is_lost() {
+        return MigrationError::Lost { name: it.name.clone(), said: failed.said() };
+    }
+    match message.place(&failed) {
+        Some(at) => refused(failed, it, message.text(), at),
+        None => MigrationError::Ledger { name: it.name.clone(), said: failed.said() },
     }
 }
 
-impl Failed {
-    fn is_lost(&self) -> bool {
-        // An administrator's command ends the session after the server has said so.
-        database_error(&self.error).is_none_or(|said| said.code().starts_with("57P"))
-    }
-
-    fn worth_another_try(&self) -> bool {
-        database_error(&self.error).is_some_and(|said| WORTH_ANOTHER_TRY.contains(&said.code()))
-    }
-
-    fn said(&self) -> Said {
-        Said::from(&self.error)
-    }
-
-    /// Where in the file it failed: the position that the server gives, else the statement that did not complete.
-    fn locate(self, it: &Migration, message: &Message<'_>) -> MigrationError {
-        let prefix = message.before.chars().count();
-        let ours = statements::split(message.before).map_or(0, |ranges| ranges.len());
-        let body = message.body;
-        let theirs = statements::split(body).unwrap_or_default();
-        let by_statement =
-            self.completed.checked_sub(ours).and_then(|index| theirs.get(index)).map(|range| range.start);
-        let by_position = self.position().and_then(|at| (at - 1).checked_sub(prefix));
-        let by_position = by_position.map(|chars| statements::char_to_byte(body, chars + 1));
-        match by_position.filter(|at| *at < body.len()).or(by_statement) {
-            Some(at) => self.at(it, body, at),
-            None => MigrationError::Ledger { name: it.name.clone(), said: self.said() },
-        }
-    }
-
-    fn locate_at(self, it: &Migration, body: &str, start: usize) -> MigrationError {
-        if self.is_lost() {
-            return MigrationError::Lost { name: it.name.clone(), said: self.said() };
-        }
-        let within = self.position().map_or(0, |at| statements::char_to_byte(&body[start..], at));
-        self.at(it, body, start + within)
-    }
-
-    /// From 1, in characters of the whole message.
-    fn position(&self) -> Option<usize> {
-        match database_error(&self.error)?.position()? {
-            PgErrorPosition::Original(at) if at > 0 => Some(at),
-            _ => None,
-        }
-    }
-
-    fn at(self, it: &Migration, body: &str, at: usize) -> MigrationError {
-        let (line, column) = statements::line_column(body, at);
-        let said = self.said();
-        let waited = !self.blockers.is_empty();
-        let help = match said.state.as_deref() {
-            Some("55P03" | "40P01") => in_the_way(&self.blockers, it),
-            Some("57014") if waited => waited_for(&self.blockers, it),
-            _ => "Correct the file before the next `migrate apply`.".into(),
-        };
-        let shown = shown(&it.path);
-        let length = body[at..].chars().take_while(|c| !c.is_whitespace()).map(char::len_utf8).sum::<usize>().max(1);
-        MigrationError::Statement(Box::new(Refused {
-            name: it.name.clone(),
-            path: it.path.clone(),
-            line,
-            column,
-            text: NamedSource::new(shown, body.to_owned()),
-            place: (at, length.min(body.len() - at)).into(),
-            help: self.left + &help,
-            blockers: self.blockers,
-            said,
-        }))
-    }
+fn refused(failed: Failed, it: &Migration, body: &str, at: usize) -> MigrationError {
+    let (line, column) = statements::line_column(body, at);
+    let said = failed.said();
+    let waited = !failed.blockers.is_empty();
+    let help = match said.state.as_deref() {
+        Some("55P03" | "40P01") => in_the_way(&failed.blockers, it),
+        Some("57014") if waited => waited_for(&failed.blockers, it),
+        _ => "Correct the file before the next `migrate apply`.".into(),
+    };
+    let length = body[at..].chars().take_while(|c| !c.is_whitespace()).map(char::len_utf8).sum::<usize>().max(1);
+    MigrationError::Statement(Box::new(Refused {
+        name: it.name.clone(),
+        path: it.path.clone(),
+        line,
+        column,
+        text: NamedSource::new(shown(&it.path), body.to_owned()),
+        place: (at, length.min(body.len() - at)).into(),
+        help: failed.left + &help,
+        blockers: failed.blockers,
+        said,
+    }))
 }
 
 fn in_the_way(blockers: &[Blocker], it: &Migration) -> String {

@@ -6,6 +6,7 @@ pub mod command;
 mod concurrently;
 pub mod copy;
 pub mod limits;
+mod message;
 pub mod migration;
 pub mod next;
 pub mod program;

@@ -6,3 +6,4 @@ mod limits;
 mod refinery;
 mod session;
 mod sql;
+mod stdin;
