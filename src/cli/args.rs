@@ -276,6 +276,9 @@ pub struct ResolveArgs {
     /// It did not: it will be pending again
     #[arg(long)]
     pub not_applied: bool,
+    /// Say it of this statement alone, of a file without a transaction: the next apply goes on behind it, or with it
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub statement: Option<u32>,
 }
 
 /// `migrate lint`.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::failure::Exit;
-use crate::run::mend::{accept, changed, resolve};
+use crate::run::mend::{Word, accept, changed, resolve};
 
 use super::Ended;
 use super::args::{RepairCommand, ResolveArgs};
@@ -37,14 +37,16 @@ pub async fn resolved(context: &Context<'_>, args: ResolveArgs) -> Ended {
     let plan = context.plan()?;
     let store = context.store(Some(&plan), None)?;
     let state = context.run_state(&store, Some(&args.run), Some(&plan.target.name)).await?;
-    resolve(context.world, &plan, &store, &state, &args.which, args.applied).await?;
+    let said = Word { applied: args.applied, statement: args.statement };
+    resolve(context.world, &plan, &store, &state, &args.which, said).await?;
     let word = if args.applied { "applied" } else { "not applied" };
     if context.console.json {
         context
             .console
-            .print_json(&json!({ "run": args.run, "resolved": args.which.to_string(), "applied": args.applied }));
+            .print_json(&json!({ "run": args.run, "resolved": args.which.to_string(), "applied": args.applied, "statement": args.statement }));
     } else {
-        context.console.print(&format!("The ledger says that `{}` is {word}.\n", args.which));
+        let of = args.statement.map_or(String::new(), |number| format!("statement {number} of "));
+        context.console.print(&format!("The ledger says that {of}`{}` is {word}.\n", args.which));
         if state.unfinished() {
             context.console.print(&format!("Run {} is still {}: `migrate rollback {0}`.\n", args.run, state.word()));
         }

@@ -93,7 +93,8 @@ fn line(plan: &Plan, survey: &Survey, name: &DatabaseName) -> Line {
         let Some(state) = survey.steps.get(&step.name) else { continue };
         let item = |name: &str| Item { step: step.name.to_string(), name: name.into(), reason: None, detail: None };
         let note = state.copy.as_ref().filter(|_| state.has_work()).map(ToString::to_string);
-        pending.extend(step::names(step, state).iter().map(|name| Item { detail: note.clone(), ..item(name) }));
+        let detail = |name: &String| state.going_on.get(name).map(ToString::to_string).or_else(|| note.clone());
+        pending.extend(step::names(step, state).iter().map(|name| Item { detail: detail(name), ..item(name) }));
         changed.extend(state.drift.iter().map(|drift| Item {
             reason: Some(drift.reason()),
             detail: Some(drift.to_string()),

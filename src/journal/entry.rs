@@ -170,6 +170,9 @@ pub enum Fact {
         name: String,
         /// What was said.
         applied: bool,
+        /// Of this statement alone, from 1.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        statement: Option<u32>,
     },
     /// A check gave its result.
     Checked {

@@ -27,14 +27,18 @@ CREATE TABLE IF NOT EXISTS migrate.ledger (
     up_sql text,
     down_sql text,
     progress int,
+    unclear boolean,
+    before jsonb,
     CONSTRAINT ledger_pkey PRIMARY KEY (step, name),
     CONSTRAINT applied_is_finished CHECK ((state = 'applied') = (finished_at IS NOT NULL))
 );
 COMMENT ON TABLE migrate.ledger IS 'Which migrations this database has. Written by migrate, each row in the transaction of its migration.';
 ";
 
-/// For a ledger that was made before it kept the progress of files without a transaction.
-pub const ADD_PROGRESS: &str = "ALTER TABLE migrate.ledger ADD COLUMN IF NOT EXISTS progress int;\n";
+/// For a ledger that was made before it kept, of files without a transaction, how many statements have ended, whether the
+/// next one may have taken effect as well, and what that one found.
+pub const ADD_COLUMNS: &str = "ALTER TABLE migrate.ledger ADD COLUMN IF NOT EXISTS progress int, ADD COLUMN IF NOT EXISTS \
+     unclear boolean, ADD COLUMN IF NOT EXISTS before jsonb;\n";
 
 /// One row of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +57,19 @@ pub struct Applied {
     pub started_at: DateTime<Utc>,
     /// Outside a transaction: so many of its statements are known to have ended.
     pub progress: Option<i32>,
+    /// Of a row that is not finished: what is known beyond that.
+    pub begun: Option<Begun>,
+}
+
+/// What a row says of a migration without a transaction that did not end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// Its text.
+    pub text: Option<String>,
+    /// Whether the statement behind those that have ended may have taken effect.
+    pub unclear: bool,
+    /// What that statement found, as JSON.
+    pub before: Option<String>,
 }
 
 /// Every row, in the order of application; none if there is no ledger.
@@ -68,7 +85,10 @@ pub async fn read(session: &mut PgConnection) -> Result<Option<Vec<Applied>>, Pg
         return Ok(None);
     }
     let rows = sqlx::query(
-        "select step, name, checksum, run, state = 'applied', started_at, (to_jsonb(l) ->> 'progress')::int from \
+        // Columns that an older ledger does not have.
+        "select step, name, checksum, run, state = 'applied', started_at, (to_jsonb(l) ->> 'progress')::int, case when \
+         state = 'started' then up_sql end, case when state = 'started' then coalesce((to_jsonb(l) ->> \
+         'unclear')::boolean, true) end, case when state = 'started' then to_jsonb(l) ->> 'before' end from \
          migrate.ledger l order by started_at, step, name",
     )
     .fetch_all(session)
@@ -78,6 +98,8 @@ pub async fn read(session: &mut PgConnection) -> Result<Option<Vec<Applied>>, Pg
 }
 
 fn row(row: &PgRow) -> Result<Applied, sqlx::Error> {
+    let unclear: Option<bool> = row.try_get(8)?;
+    let (text, before) = (row.try_get(7)?, row.try_get(9)?);
     Ok(Applied {
         step: row.try_get(0)?,
         name: row.try_get(1)?,
@@ -86,6 +108,7 @@ fn row(row: &PgRow) -> Result<Applied, sqlx::Error> {
         finished: row.try_get(4)?,
         started_at: row.try_get(5)?,
         progress: row.try_get(6)?,
+        begun: unclear.map(|unclear| Begun { text, unclear, before }),
     })
 }
 
@@ -178,25 +201,49 @@ impl Author {
         )
     }
 
-    /// The statement that records how many statements of what [`Author::started`] announced have ended.
+    /// The statement that records how many statements of what [`Author::started`] announced have ended, and that the next
+    /// one took no effect.
     #[must_use]
     pub fn progressed(&self, name: &str, statements: usize) -> String {
-        format!(
-            "UPDATE migrate.ledger SET progress = {statements} WHERE step OPERATOR(pg_catalog.=) {} AND name \
-             OPERATOR(pg_catalog.=) {}",
-            literal(self.step.as_str()),
-            literal(name)
-        )
+        self.update(name, &format!("progress = {statements}, unclear = false, before = NULL"))
+    }
+
+    /// The statement that records that the one after so many statements is about to be sent, and what it finds, as JSON.
+    #[must_use]
+    pub fn about_to(&self, name: &str, statements: usize, before: Option<&str>) -> String {
+        let before = before.map_or("NULL".into(), literal);
+        self.update(name, &format!("progress = {statements}, unclear = true, before = {before}"))
+    }
+
+    /// The statement that records that this run goes on with what an earlier one announced, by its text as it is now.
+    #[must_use]
+    pub fn gone_on(&self, unit: Unit<'_>) -> String {
+        let text = |text: Option<&str>| text.map_or("NULL".into(), literal);
+        let columns = [
+            ("checksum", literal(unit.checksum)),
+            ("run", literal(self.run.as_str())),
+            ("applied_by", literal(&self.applied_by)),
+            ("tool_version", literal(env!("CARGO_PKG_VERSION"))),
+            ("up_sql", text(unit.up)),
+            ("down_sql", text(unit.down)),
+        ];
+        self.update(unit.name, &columns.map(|(column, value)| format!("{column} = {value}")).join(", "))
     }
 
     /// The statement that records the end of what [`Author::started`] announced.
     #[must_use]
     pub fn finished(&self, name: &str) -> String {
+        self.update(
+            name,
+            "state = 'applied', finished_at = pg_catalog.clock_timestamp(), execution_ms = (EXTRACT(EPOCH FROM \
+             pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) started_at) OPERATOR(pg_catalog.*) \
+             1000)::pg_catalog.int8",
+        )
+    }
+
+    fn update(&self, name: &str, columns: &str) -> String {
         format!(
-            "UPDATE migrate.ledger SET state = 'applied', finished_at = pg_catalog.clock_timestamp(), execution_ms = \
-             (EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) started_at) \
-             OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8 WHERE step OPERATOR(pg_catalog.=) {} AND name \
-             OPERATOR(pg_catalog.=) {}",
+            "UPDATE migrate.ledger SET {columns} WHERE step OPERATOR(pg_catalog.=) {} AND name OPERATOR(pg_catalog.=) {}",
             literal(self.step.as_str()),
             literal(name)
         )

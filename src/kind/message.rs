@@ -82,7 +82,14 @@ impl<'a> Message<'a> {
                 }
             };
             if let Err(error) = sent {
-                return Err(Failed { error, piece, completed, blockers: Vec::new(), left: String::new() });
+                return Err(Failed {
+                    error,
+                    piece,
+                    completed,
+                    blockers: Vec::new(),
+                    left: String::new(),
+                    left_something: false,
+                });
             }
         }
         Ok(())
@@ -151,6 +158,11 @@ async fn copy(session: &mut PgConnection, statement: &str, data: &str) -> Result
     sink.finish().await.map(drop)
 }
 
+/// Whether the same transaction may succeed if it is tried again.
+pub(super) fn worth_another_try(error: &sqlx::Error) -> bool {
+    database_error(error).is_some_and(|said| WORTH_ANOTHER_TRY.contains(&said.code()))
+}
+
 /// A message that failed.
 pub(super) struct Failed {
     error: sqlx::Error,
@@ -161,6 +173,8 @@ pub(super) struct Failed {
     pub(super) blockers: Vec<Blocker>,
     /// What it left, in a sentence.
     pub(super) left: String,
+    /// Whether that is still there.
+    pub(super) left_something: bool,
 }
 
 impl Failed {
@@ -180,7 +194,11 @@ impl Failed {
     }
 
     pub(super) fn worth_another_try(&self) -> bool {
-        database_error(&self.error).is_some_and(|said| WORTH_ANOTHER_TRY.contains(&said.code()))
+        worth_another_try(&self.error)
+    }
+
+    pub(super) fn state(&self) -> Option<&str> {
+        database_error(&self.error).map(sqlx::postgres::PgDatabaseError::code)
     }
 
     pub(super) fn said(&self) -> Said {

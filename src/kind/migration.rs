@@ -8,23 +8,24 @@ use miette::{NamedSource, SourceSpan};
 use sqlx::PgConnection;
 
 use crate::journal::ledger::{self, Author};
-use crate::outside::postgres::{PgError, Said, connect, made, query_error};
+use crate::outside::postgres::{PgError, Said, backend_pid, connect, made};
 use crate::outside::url::DatabaseUrl;
 use crate::sql::{statements, transaction};
 
 use super::Migration;
+use super::bare;
 use super::blockers::{Blocker, Watch};
-use super::concurrently;
+use super::decide::Meant;
 use super::limits::{Limits, wait_before};
 use super::message::{Failed, Message, READABLE};
 
 /// What DISCARD ALL does, which itself cannot share a message: cursors, roles, settings, prepared statements, session locks,
 /// temporary tables, nothing that an earlier migration left in the session is there for the next. It is a transaction of
 /// its own, since a transaction keeps the isolation level with which it began.
-const FRESH: &str = "BEGIN; CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DEALLOCATE ALL; UNLISTEN *; \
+pub(super) const FRESH: &str = "BEGIN; CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DEALLOCATE ALL; UNLISTEN *; \
      SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES; COMMIT;\n";
 /// Makes the role of the connection current again.
-const OURSELVES: &str = "RESET SESSION AUTHORIZATION; RESET ROLE;";
+pub(super) const OURSELVES: &str = "RESET SESSION AUTHORIZATION; RESET ROLE;";
 
 /// Why a migration was not applied.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -56,6 +57,25 @@ pub enum MigrationError {
         path: PathBuf,
         /// With its schema.
         index: String,
+    },
+    /// A file that was to be gone on with is, by now, a matter for a person.
+    #[error("`{name}` was begun by an earlier run, and what the database shows of it has changed since the survey")]
+    #[diagnostic(code("migration.not_as_surveyed"), help("`migrate status` says what there is to decide."))]
+    NotAsSurveyed {
+        /// The migration.
+        name: String,
+    },
+    /// What an earlier run left half built stays in the way.
+    #[error("the invalid index {index}, which an earlier run of `{name}` left, could not be dropped")]
+    #[diagnostic(code("migration.leftover"), help("Look at the cause; the next `migrate apply` tries again."))]
+    Leftover {
+        /// The migration.
+        name: String,
+        /// With its schema.
+        index: String,
+        /// What the server said.
+        #[source]
+        said: Said,
     },
     /// A statement of ours around the migration failed.
     #[error("the ledger row of `{name}` could not be written")]
@@ -98,6 +118,11 @@ pub struct Refused {
 }
 
 impl MigrationError {
+    /// A statement of ours around the migration `name` failed.
+    pub(super) fn ledger(name: &str, error: &sqlx::Error) -> Self {
+        Self::Ledger { name: name.to_owned(), said: Said::from(error) }
+    }
+
     /// Whether the database may have been changed in spite of the error.
     #[must_use]
     pub fn may_have_changed(&self, migration: &Migration) -> bool {
@@ -115,6 +140,8 @@ pub struct Setting<'a> {
     pub also: &'a [String],
     /// Statements of the same transaction before the migration (refinery's own history table).
     pub before: &'a [String],
+    /// What the ledger says of it, if an earlier run began it without a transaction and did not end it.
+    pub meant: Option<&'a Meant>,
     /// How long statements may wait and run.
     pub limits: Limits,
     /// Is told about each try that did not get its lock: attempt from 1, the wait before the next, and who was in the way.
@@ -137,15 +164,19 @@ impl<'a> Session<'a> {
     /// The server does not answer.
     pub async fn open(url: &'a DatabaseUrl, application: &str) -> Result<Self, PgError> {
         let mut connection = connect(url, application).await?;
-        let pid = sqlx::query_scalar("select pg_backend_pid()").persistent(false).fetch_one(&mut connection).await;
-        let pid = pid.map_err(query_error("asking for the session's process"))?;
+        let pid = backend_pid(&mut connection).await?;
         Ok(Self { connection, watch: Watch::new(url, application, pid) })
     }
 
     /// Sends a message, and sees who is in its way.
-    async fn send(&mut self, message: &Message<'_>, limits: &Limits) -> Result<(), Failed> {
+    pub(super) async fn send(&mut self, message: &Message<'_>, limits: &Limits) -> Result<(), Failed> {
         let (sent, blockers) = self.watch.during(limits.lock_timeout, message.send(&mut self.connection)).await;
         sent.map_err(|failed| failed.with(blockers))
+    }
+
+    /// Transactions for which a statement has to wait that needs every older one to have ended.
+    pub(super) async fn older_transactions(&mut self) -> Vec<Blocker> {
+        self.watch.old_transactions(&mut self.connection).await
     }
 }
 
@@ -163,7 +194,7 @@ pub async fn apply(
     if it.transactional {
         in_transaction(session, it, setting).await?;
     } else {
-        one_by_one(session, it, setting).await?;
+        bare::apply(session, it, setting).await?;
     }
     Ok(begun.elapsed())
 }
@@ -178,6 +209,10 @@ async fn in_transaction(
     if !setting.has_ledger {
         before += ledger::CREATE;
     }
+    // Its file said once that it needs none; nothing of it took effect.
+    if setting.meant.is_some() {
+        before += &format!("{};\n", setting.author.not_done(&it.name));
+    }
     for statement in setting.before {
         before += statement;
         before += "\n;\n";
@@ -189,19 +224,29 @@ async fn in_transaction(
     let after = format!("\n;\n{OURSELVES} {READABLE} RESET search_path; {also}{row}; COMMIT;");
     let body = sendable(it);
     let message = Message::whole(&body, &before, &after);
+    with_retries(session, setting, &message).await.map_err(|failed| located(failed, it, &message))
+}
+
+/// Sends a message that is one transaction, and again as a whole where it did not get its lock, with a wait between two
+/// tries that grows and varies. Every try has its limits.
+pub(super) async fn with_retries(
+    session: &mut Session<'_>,
+    setting: &Setting<'_>,
+    message: &Message<'_>,
+) -> Result<(), Failed> {
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let Err(failed) = session.send(&message, &setting.limits).await else { return Ok(()) };
+        let Err(failed) = session.send(message, &setting.limits).await else { return Ok(()) };
         if failed.is_lost() {
-            return Err(MigrationError::Lost { name: it.name.clone(), said: failed.said() });
+            return Err(failed);
         }
         // If ending the failed transaction fails, the next statement says why.
         if failed.began() {
             let _ = sqlx::raw_sql("ROLLBACK").execute(&mut session.connection).await;
         }
         if attempt > setting.limits.lock_retries || !failed.worth_another_try() {
-            return Err(located(failed, it, &message));
+            return Err(failed);
         }
         let wait = wait_before(attempt);
         (setting.on_retry)(attempt, wait, &failed.blockers);
@@ -209,75 +254,21 @@ async fn in_transaction(
     }
 }
 
-/// Each statement on its own, between a ledger row that says what is intended and one that says that it is done.
-async fn one_by_one(session: &mut Session<'_>, it: &Migration, setting: &Setting<'_>) -> Result<(), MigrationError> {
-    let create = if setting.has_ledger { ledger::ADD_PROGRESS } else { ledger::CREATE };
-    let (intent, limits) = (setting.author.started(it.into()), setting.limits.set());
-    ours(session, it, format!("{FRESH}{limits} BEGIN; {create}{intent}; COMMIT;")).await?;
-    let body = sendable(it);
-    for (done, range) in statements::split(&body).unwrap_or_default().iter().enumerate() {
-        if done > 0 {
-            // A role that the file made current may not be allowed to: what is known is a lower bound.
-            let _ = ours(session, it, setting.author.progressed(&it.name, done)).await;
-        }
-        let message = Message::one(&body, *range, "", "");
-        let sent = if concurrently::is(range.kind) {
-            create_index(session, it, setting, &message, &body[range.start..range.end]).await?
-        } else {
-            session.send(&message, &setting.limits).await
-        };
-        if let Err(failed) = sent {
-            return Err(located(failed, it, &message));
-        }
-    }
-    ours(session, it, format!("{OURSELVES} RESET ALL; {limits} {}", setting.author.finished(&it.name))).await
-}
-
-/// `CREATE INDEX CONCURRENTLY`, with a budget of its own, and without leaving an invalid index behind.
-async fn create_index(
-    session: &mut Session<'_>,
-    it: &Migration,
-    setting: &Setting<'_>,
-    message: &Message<'_>,
-    statement: &str,
-) -> Result<Result<(), Failed>, MigrationError> {
-    let older = session.watch.old_transactions(&mut session.connection).await;
-    if !older.is_empty() {
-        (setting.on_older)(&older);
-    }
-    let before = concurrently::look(&mut session.connection, statement).await;
-    ours(session, it, concurrently::budget(&setting.limits)).await?;
-    let mut sent = session.send(message, &setting.limits).await;
-    match (&mut sent, before) {
-        (Err(failed), Some(before)) if !failed.is_lost() => {
-            failed.left = before.tidy(&mut session.connection, &setting.limits).await.sentence();
-        }
-        (Ok(()), Some(before)) => {
-            if let Some(index) = before.taken_for_done(&mut session.connection).await {
-                return Err(MigrationError::Invalid { name: it.name.clone(), path: it.path.clone(), index });
-            }
-        }
-        _ => {}
-    }
-    ours(session, it, setting.limits.set()).await?;
-    Ok(sent)
-}
-
 /// A statement of ours around the migration.
-async fn ours(session: &mut Session<'_>, it: &Migration, sql: String) -> Result<(), MigrationError> {
+pub(super) async fn ours(session: &mut Session<'_>, name: &str, sql: String) -> Result<(), MigrationError> {
     match sqlx::raw_sql(made(sql)).execute(&mut session.connection).await {
         Ok(_) => Ok(()),
-        Err(error) => Err(MigrationError::Ledger { name: it.name.clone(), said: Said::from(&error) }),
+        Err(error) => Err(MigrationError::ledger(name, &error)),
     }
 }
 
 /// The text without a byte-order mark and a BEGIN … COMMIT of its own. It was checked when it was read.
-fn sendable(it: &Migration) -> String {
+pub(crate) fn sendable(it: &Migration) -> String {
     transaction::sendable(&it.up, it.transactional).unwrap_or_else(|_| it.up.clone())
 }
 
 /// Where in the file it failed.
-fn located(failed: Failed, it: &Migration, message: &Message<'_>) -> MigrationError {
+pub(super) fn located(failed: Failed, it: &Migration, message: &Message<'_>) -> MigrationError {
     if failed.is_lost() {
         return MigrationError::Lost { name: it.name.clone(), said: failed.said() };
     }

@@ -1,10 +1,13 @@
 //! The kinds of step: files in, effect on a database out.
 
 pub mod alembic;
+mod bare;
 pub mod blockers;
 pub mod command;
 mod concurrently;
 pub mod copy;
+pub mod cut_off;
+pub mod decide;
 pub mod limits;
 mod message;
 pub mod migration;

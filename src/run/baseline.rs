@@ -415,6 +415,7 @@ async fn prove_one(
                 has_ledger,
                 before: &[],
                 also: &[],
+                meant: None,
                 limits: plan.limits(step),
                 on_retry: &|_, _, _| (),
                 on_older: &|_| (),

@@ -3,8 +3,10 @@
 pub mod apply;
 mod back;
 pub mod baseline;
+mod copy_step;
 pub mod doctor;
 pub mod drift;
+pub mod going_on;
 pub mod lock;
 pub mod mend;
 pub mod program_step;

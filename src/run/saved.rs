@@ -234,7 +234,7 @@ fn units(step: &Step, state: &StepState) -> Vec<Unit> {
             transactional: it.transactional,
             reversible: it.down.is_some(),
             hazards: Vec::new(),
-            note: None,
+            note: state.going_on.get(&it.name).map(ToString::to_string),
         }
     };
     state.pending.iter().map(unit).collect()

@@ -18,6 +18,7 @@ use crate::plan::{Database, Plan, Step};
 use crate::world::World;
 
 use super::drift::{Drift, DriftError};
+use super::going_on::{self, GoingOn};
 
 /// What a plan's databases have and lack.
 #[derive(Debug)]
@@ -67,6 +68,8 @@ pub struct StepState {
     pub listed: Option<Arc<Revisions>>,
     /// For a copy: whether there is anything to carry over.
     pub copy: Option<CopyPending>,
+    /// Of what is pending, what an earlier run began, by name.
+    pub going_on: BTreeMap<String, GoingOn>,
     /// Where ledger and files disagree.
     pub drift: Vec<Drift>,
 }
@@ -141,7 +144,11 @@ async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<
     for step in &here {
         let own: Vec<&Applied> = rows.iter().filter(|row| row.step == step.name.as_str()).collect();
         let state = match &step.kind {
-            Kind::Sql(files) => compare(&files.migrations, &own),
+            Kind::Sql(files) => {
+                let mut state = compare(&files.migrations, &own);
+                going_on::look(&mut session, &files.migrations, &own, &mut state).await?;
+                state
+            }
             Kind::Refinery(files) => {
                 let mut state = drift_of(&files.migrations, &own);
                 match refinery_history::history(&mut session, &files.migrations).await? {
@@ -345,11 +352,9 @@ impl Survey {
             .filter_map(|step| Some((step, self.steps.get(&step.name)?)))
             .flat_map(|(step, state)| state.drift.iter().map(move |drift| format!("{}: {drift}", step.database)))
             .collect();
-        let cut_off = self.steps.values().flat_map(|state| &state.drift).find_map(|drift| match drift {
-            Drift::Interrupted { run, .. } => Some(run.as_str()),
-            _ => None,
-        });
-        if drift.is_empty() { Ok(()) } else { Err(DriftError::new(drift, cut_off)) }
+        let first = self.steps.iter().flat_map(|(step, state)| state.drift.iter().map(move |drift| (step, drift)));
+        let way_out = first.filter_map(|(step, drift)| drift.way_out(step)).next();
+        if drift.is_empty() { Ok(()) } else { Err(DriftError::new(drift, way_out)) }
     }
 
     /// The databases that a run may change, by name: those with work, and all of them if a program is to be run.
@@ -402,6 +407,7 @@ mod tests {
             finished,
             started_at: chrono::DateTime::UNIX_EPOCH,
             progress: None,
+            begun: None,
         }
     }
 

@@ -45,7 +45,7 @@ async fn data_in_a_file_without_a_transaction() {
     let world = world("stdin_bare", &format!("-- migrate:no-transaction\n{ROWS}vacuum t;\n")).await;
     let _ = world.run(&["apply", "--yes"]).expect(0);
     assert_eq!(world.value("a", "select count(*) from t").await, "5");
-    assert_eq!(world.value("a", "select state || progress from migrate.ledger").await, "applied4");
+    assert_eq!(world.value("a", "select state || progress from migrate.ledger").await, "applied5");
 }
 
 /// A file that says how its bytes are to be read means bytes that are UTF-8 here.
