@@ -258,6 +258,22 @@ pub enum RepairCommand {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Drop the invalid indexes that a migration left which works concurrently; a valid one is never dropped
+    Index(RepairIndexArgs),
+}
+
+/// `migrate repair index`.
+#[derive(Debug, Args)]
+pub struct RepairIndexArgs {
+    /// The migration
+    #[arg(value_name = "STEP/NAME")]
+    pub which: Which,
+    /// Show what would be dropped, and drop nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
 /// `migrate resolve`.

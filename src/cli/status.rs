@@ -8,7 +8,7 @@ use crate::outside::postgres::{MAINTENANCE, connect};
 use crate::plan::Plan;
 use crate::run::lock::who_holds;
 use crate::run::step;
-use crate::run::survey::{Survey, survey};
+use crate::run::survey::{Found, Survey, survey};
 
 use super::Ended;
 use super::context::Context;
@@ -37,6 +37,14 @@ struct Line {
     error: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unknown_steps: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    invalid_indexes: Vec<InvalidIndex>,
+}
+
+#[derive(Serialize)]
+struct InvalidIndex {
+    index: String,
+    left_by: String,
 }
 
 #[derive(Serialize)]
@@ -113,7 +121,13 @@ fn line(plan: &Plan, survey: &Survey, name: &DatabaseName) -> Line {
             format!("{error}{cause}")
         }),
         unknown_steps: found.map(|it| it.strange_steps.clone()).unwrap_or_default(),
+        invalid_indexes: found.map(invalid_indexes).unwrap_or_default(),
     }
+}
+
+fn invalid_indexes(found: &Found) -> Vec<InvalidIndex> {
+    let indexes = found.invalid_indexes.iter().cloned();
+    indexes.map(|(index, left_by)| InvalidIndex { index, left_by }).collect()
 }
 
 fn text(status: &Status) -> String {
@@ -132,6 +146,11 @@ fn text(status: &Status) -> String {
         for item in &it.changed {
             text +=
                 &format!("  CHANGED  {}\n", item.detail.as_deref().unwrap_or_default().replace('\n', "\n         "));
+        }
+        for InvalidIndex { index, left_by } in &it.invalid_indexes {
+            text += &format!(
+                "  note: the index {index}, which {left_by} left, is invalid: `migrate repair index {left_by}` drops it\n"
+            );
         }
         if !it.unknown_steps.is_empty() {
             let steps = plural(it.unknown_steps.len(), "step");

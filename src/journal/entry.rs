@@ -147,6 +147,17 @@ pub enum Fact {
         /// The migrations.
         adopted: Vec<String>,
     },
+    /// An invalid index that a migration left was dropped.
+    IndexDropped {
+        /// The step.
+        step: StepName,
+        /// The database.
+        database: DatabaseName,
+        /// The migration.
+        name: String,
+        /// Quoted, with its schema.
+        index: String,
+    },
     /// A changed file was accepted.
     Repaired {
         /// The step.

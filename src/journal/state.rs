@@ -143,6 +143,7 @@ impl RunState {
             Fact::SnapshotStart { .. }
             | Fact::Checked { .. }
             | Fact::Adopted { .. }
+            | Fact::IndexDropped { .. }
             | Fact::Repaired { .. }
             | Fact::Resolved { .. } => {}
             Fact::Unknown => self.newer = Some(entry.by.version.clone()),

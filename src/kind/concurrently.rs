@@ -36,7 +36,8 @@ pub(super) fn which(kind: StatementKind) -> Option<Which> {
 
 /// The statement's own budget. A lock timeout would count the wait for other transactions and make it fail for nothing;
 /// nobody but DDL waits behind it. The time for the whole is limited in any case.
-pub(super) fn budget(limits: &Limits) -> String {
+#[must_use]
+pub fn budget(limits: &Limits) -> String {
     let own = limits.statement_timeout;
     let timeout = if own.is_zero() { DEFAULT_TIMEOUT } else { own };
     format!("SET lock_timeout = 0; SET statement_timeout = {}", timeout.as_millis())

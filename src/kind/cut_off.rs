@@ -1,9 +1,11 @@
 //! What the database shows of a statement that was cut off. What such a statement found is kept in the ledger before it is
 //! sent, by oid: names mean nothing without the session's `search_path`, and somebody else's index may bear the same.
 
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use super::decide::{Before, Meant, Shown};
+use super::decide::{Before, Meant, NewIndex, Shown};
+use crate::outside::postgres::made;
 use crate::sql::effect::{self, Effect};
 use crate::sql::index;
 use crate::sql::statements::StatementKind;
@@ -54,18 +56,24 @@ pub async fn look(session: &mut PgConnection, meant: &Meant) -> Result<Shown, sq
     }
 }
 
-/// Indexes of a table that were not there before, and whether another session works on the table as those do that build
-/// one.
-const NEW: &str = "\
-select format('%I.%I', n.nspname, c.relname), i.indisvalid,
-    exists (select from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
-        where l.relation = i.indrelid and l.mode = 'ShareUpdateExclusiveLock' and a.usesysid is not null
-        and l.database = (select oid from pg_catalog.pg_database where datname = current_database()))
+/// Whether a session works on the table of the index `i` as those do that build one.
+pub(super) const BUSY: &str = "\
+exists (select from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
+    where l.relation = i.indrelid and l.mode = 'ShareUpdateExclusiveLock' and a.usesysid is not null
+    and l.database = (select oid from pg_catalog.pg_database where datname = current_database()))";
+
+/// Indexes of a table that were not there before.
+fn new() -> String {
+    format!(
+        "\
+select format('%I.%I', n.nspname, c.relname), i.indisvalid, {BUSY}
 from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where i.indrelid::int8 = $1 and i.indexrelid::int8 <> all($2)
     and ($3::text is null or c.relname = (parse_ident(coalesce($3, 'x')))[1])
-order by 1";
+order by 1"
+    )
+}
 
 async fn created(
     session: &mut PgConnection,
@@ -73,16 +81,15 @@ async fn created(
     before: &[i64],
     name: Option<&str>,
 ) -> Result<Shown, sqlx::Error> {
-    let rows = sqlx::query(NEW).bind(table).bind(before).bind(name).persistent(false).fetch_all(session).await?;
-    let Some(row) = rows.first() else { return Ok(Shown::Nothing) };
-    let (index, valid, busy): (String, bool, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    Ok(match (name, valid, busy) {
-        // Somebody else may have made one on the same table.
-        (None, ..) => Shown::Unclear(format!("its table has a new index, {index}, and the statement names none")),
-        (_, true, _) => Shown::Done(format!("the index {index} is there, and valid")),
-        (_, false, true) => {
-            Shown::Unclear(format!("the index {index} is there, not valid yet, and a session is at work on its table"))
-        }
-        (_, false, false) => Shown::Invalid(index),
+    let rows = sqlx::query(made(new())).bind(table).bind(before).bind(name).persistent(false);
+    let rows = rows.fetch_all(session).await?;
+    let index = |row: &PgRow| Ok(NewIndex { name: row.try_get(0)?, valid: row.try_get(1)?, busy: row.try_get(2)? });
+    let indexes = rows.iter().map(index).collect::<Result<Vec<_>, sqlx::Error>>()?;
+    let Some(index) = indexes.first() else { return Ok(Shown::Nothing) };
+    Ok(match name {
+        None => Shown::Unnamed(indexes),
+        Some(_) if index.valid => Shown::Done(format!("the index {} is there, and valid", index.name)),
+        Some(_) if index.is_left() => Shown::Invalid(index.name.clone()),
+        Some(_) => Shown::Unclear(format!("its index is not there yet: {index}")),
     })
 }

@@ -50,8 +50,37 @@ pub enum Shown {
     Nothing,
     /// It left this index, which is invalid, and which nobody is building.
     Invalid(String),
+    /// Its table has these indexes that were not there before, and it names none: somebody else may have made them.
+    Unnamed(Vec<NewIndex>),
     /// That cannot be told; what was seen.
     Unclear(String),
+}
+
+/// An index that was not there before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewIndex {
+    /// Quoted, with its schema.
+    pub name: String,
+    /// Whether queries use it.
+    pub valid: bool,
+    /// Whether another session works on its table as those do that build one.
+    pub busy: bool,
+}
+
+impl NewIndex {
+    /// Whether nobody will ever make it valid.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        !self.valid && !self.busy
+    }
+}
+
+impl std::fmt::Display for NewIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = if self.valid { "valid" } else { "invalid" };
+        let busy = if self.busy { ", with a session at work on its table" } else { "" };
+        write!(f, "{} ({state}{busy})", self.name)
+    }
 }
 
 /// How to go on.
@@ -130,6 +159,10 @@ pub fn decide(meant: &Meant, now: &str, shown: &Shown) -> Decision {
         Shown::Done(_) if same(meant.ended) => go_on(meant.ended + 1, None),
         Shown::Done(seen) => ask(format!("{seen}; and it was edited since")),
         Shown::Unclear(seen) => ask(seen.clone()),
+        Shown::Unnamed(indexes) => {
+            let indexes = indexes.iter().map(NewIndex::to_string).collect::<Vec<_>>().join(", ");
+            ask(format!("the statement names no index, and its table has new ones: {indexes}"))
+        }
     }
 }
 

@@ -107,7 +107,7 @@ pub(super) async fn look(
 }
 
 /// None, if it ended, or if the ledger does not say enough.
-fn meant(row: &Applied) -> Option<Meant> {
+pub(super) fn meant(row: &Applied) -> Option<Meant> {
     let begun = row.begun.as_ref()?;
     Some(Meant {
         run: row.run.clone(),

@@ -100,7 +100,7 @@ pub enum MendError {
     },
 }
 
-fn step<'a>(plan: &'a Plan, which: &Which) -> Result<&'a Step, Failure> {
+pub(super) fn step<'a>(plan: &'a Plan, which: &Which) -> Result<&'a Step, Failure> {
     let found = plan.steps.iter().find(|step| step.name == which.step);
     found.ok_or_else(|| MendError::NoStep(which.step.clone())).or_blame(Blame::Usage)
 }

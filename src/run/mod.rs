@@ -10,6 +10,7 @@ pub mod going_on;
 pub mod lock;
 pub mod mend;
 pub mod program_step;
+pub mod repair_index;
 pub mod report;
 pub mod rollback;
 pub mod saved;

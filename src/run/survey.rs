@@ -19,6 +19,7 @@ use crate::world::World;
 
 use super::drift::{Drift, DriftError};
 use super::going_on::{self, GoingOn};
+use super::repair_index::all_left;
 
 /// What a plan's databases have and lack.
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub struct Found {
     pub applied: usize,
     /// Steps that its ledger knows and the plan does not.
     pub strange_steps: Vec<String>,
+    /// Invalid indexes that migrations left, each with the migration.
+    pub invalid_indexes: Vec<(String, String)>,
 }
 
 /// What is to be done for a step.
@@ -183,8 +186,10 @@ async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<
         .map(|row| row.step.as_str())
         .filter(|name| !here.iter().any(|step| step.name.as_str() == *name))
         .collect();
+    let invalid_indexes = all_left(&mut session, &rows).await?;
     let found = Found {
         server,
+        invalid_indexes,
         oid,
         has_ledger,
         last_run: rows.iter().map(|row| row.run.clone()).max(),

@@ -48,10 +48,9 @@ pub fn stands_alone(statement: &str, kind: StatementKind) -> bool {
 pub fn sets_the_session(statement: &str) -> bool {
     let words = Words::of(statement);
     let passing = ["LOCAL", "TRANSACTION", "CONSTRAINTS"].iter().any(|word| words.is(1, word));
-    (words.starts(&["SET"]) && !passing)
-        || words.starts(&["RESET"])
-        || words.starts(&["SELECT", "set_config"])
-        || (words.starts(&["SELECT", "pg_catalog"]) && words.is(3, "set_config"))
+    let set_config = words.starts(&["SELECT", "set_config"])
+        || (words.starts(&["SELECT", "pg_catalog"]) && words.is(3, "set_config"));
+    (words.starts(&["SET"]) && !passing) || words.starts(&["RESET"]) || (set_config && words.is_one_call())
 }
 
 /// The tokens of a statement, without blanks and comments.
@@ -80,6 +79,12 @@ impl<'a> Words<'a> {
 
     fn has(&self, words: &[&str]) -> bool {
         (0..self.tokens.len()).any(|at| self.at(at, words))
+    }
+
+    /// Nothing stands behind the first parentheses, and no call within.
+    fn is_one_call(&self) -> bool {
+        let count = |class| self.tokens.iter().filter(|it| it.class == class).count();
+        count(Class::Open) == 1 && self.tokens.last().is_some_and(|it| it.class == Class::Close)
     }
 
     /// The name in `DROP INDEX CONCURRENTLY name`.
@@ -163,6 +168,8 @@ mod tests {
             "set transaction read only",
             "set constraints all deferred",
             "select 1",
+            "select set_config('a', 'b', false), f()",
+            "select set_config('a', f(), false)",
             "update t set a = 1",
         ] {
             assert!(!sets_the_session(passes), "{passes}");

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::harness::execute;
 use crate::world::{GATE, Ran, TestWorld, assert_same, finish, until};
 
-const NO_SNAPSHOT: [&str; 5] = ["apply", "--yes", "--no-snapshot", "--reason", "a test"];
+pub(crate) const NO_SNAPSHOT: [&str; 5] = ["apply", "--yes", "--no-snapshot", "--reason", "a test"];
 const FILE: &str = "migrations/a/001_bare.sql";
 
 async fn world(hint: &str, text: &str) -> TestWorld {
@@ -24,7 +24,7 @@ fn bare(text: &str) -> String {
 }
 
 /// Kills it, and closes its run as a person would who has no snapshot to go back to.
-fn murder(world: &TestWorld, mut victim: std::process::Child) -> String {
+pub(crate) fn murder(world: &TestWorld, mut victim: std::process::Child) -> String {
     kill(Pid::from_raw(victim.id().try_into().expect("a process id")), Signal::SIGKILL).expect("our child");
     victim.wait().expect("our child");
     let run = world.json(0, &["status"])["unfinished_run"].as_str().expect("a run is unfinished").to_owned();
@@ -47,7 +47,7 @@ async fn ledger(world: &TestWorld) -> String {
     world.value("a", "select concat_ws(' ', state, progress, unclear) from migrate.ledger").await
 }
 
-fn goes_on(world: &TestWorld, how: &str) -> Ran {
+pub(crate) fn goes_on(world: &TestWorld, how: &str) -> Ran {
     let plan = world.run(&["plan"]);
     assert!(plan.expect(0).stdout.contains(how), "{}", plan.stdout);
     let status = world.run(&["status"]);

@@ -23,6 +23,7 @@ mod mend;
 mod no_leaks;
 mod programs;
 mod release;
+mod repair_index;
 mod rollback;
 mod round_trip;
 mod round_trips;
