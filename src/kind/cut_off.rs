@@ -52,7 +52,7 @@ pub async fn look(session: &mut PgConnection, meant: &Meant) -> Result<Shown, sq
         (Effect::CreatesIndex | Effect::DropsIndex(_), _) => {
             Ok(Shown::Unclear("the ledger does not say what was there before it".into()))
         }
-        (Effect::Unknown, _) => Ok(Shown::Unclear("nothing in the catalog tells whether it took effect".into())),
+        (Effect::Unknown, _) => Ok(Shown::Unclear("nothing in the catalog tells".into())),
     }
 }
 
