@@ -58,6 +58,15 @@ pub enum Event {
         /// Who was in the way, each in words; nobody if that could not be seen.
         blockers: Vec<String>,
     },
+    /// A migration was taken up that an earlier run had begun and not ended.
+    GoingOn {
+        /// The database.
+        database: DatabaseName,
+        /// The migration.
+        name: String,
+        /// Where, in words.
+        how: String,
+    },
     /// A statement was sent that waits until every older transaction has ended, and there were some.
     OlderTransactions {
         /// The database.

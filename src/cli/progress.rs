@@ -162,6 +162,7 @@ fn line(event: &Event) -> Option<String> {
             let blockers = blockers.iter().map(|it| format!("\n    in the way: {it}"));
             format!("  {database}: {missed}{}", blockers.collect::<String>())
         }
+        Event::GoingOn { database, name, how } => format!("  {database}: {name}: {how}"),
         Event::OlderTransactions { database, name, transactions } => {
             let older = transactions.iter().map(|it| format!("\n    older: {it}")).collect::<String>();
             format!("  {database}: {name} waits until these transactions have ended{older}")

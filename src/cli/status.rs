@@ -9,7 +9,7 @@ use crate::outside::postgres::{MAINTENANCE, connect};
 use crate::plan::Plan;
 use crate::run::lock::who_holds;
 use crate::run::step;
-use crate::run::survey::{Survey, survey};
+use crate::run::survey::{Found, Survey, survey};
 
 use super::Ended;
 use super::context::Context;
@@ -41,6 +41,14 @@ struct Line {
     /// Repeatable migrations without a file.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     gone: Vec<Item>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    invalid_indexes: Vec<InvalidIndex>,
+}
+
+#[derive(Serialize)]
+struct InvalidIndex {
+    index: String,
+    left_by: String,
 }
 
 #[derive(Serialize)]
@@ -104,10 +112,10 @@ fn line(plan: &Plan, survey: &Survey, name: &DatabaseName) -> Line {
         let item = |name: &str| Item { step: step.name.to_string(), name: name.into(), reason: None, detail: None };
         let note = state.copy.as_ref().filter(|_| state.has_work()).map(ToString::to_string);
         let repeatable = |at: usize| Some(format!("repeatable, {}", state.repeatable(step, *state.pending.get(at)?)?));
-        let detail = |at| note.clone().or_else(|| repeatable(at));
-        pending.extend(
-            step::names(step, state).iter().enumerate().map(|(at, name)| Item { detail: detail(at), ..item(name) }),
-        );
+        let going_on = |name: &str| state.going_on.get(name).map(ToString::to_string);
+        let detail = |at: usize, name: &str| going_on(name).or_else(|| note.clone()).or_else(|| repeatable(at));
+        let names = step::names(step, state);
+        pending.extend(names.iter().enumerate().map(|(at, name)| Item { detail: detail(at, name), ..item(name) }));
         gone.extend(state.gone.iter().map(|name| item(name)));
         changed.extend(state.drift.iter().map(|drift| Item {
             reason: Some(drift.reason()),
@@ -125,12 +133,18 @@ fn line(plan: &Plan, survey: &Survey, name: &DatabaseName) -> Line {
         last_run: found.and_then(|it| it.last_run.clone()),
         error: (!errors.is_empty()).then(|| errors.join("\n")),
         unknown_steps: found.map(|it| it.strange_steps.clone()).unwrap_or_default(),
+        invalid_indexes: found.map(invalid_indexes).unwrap_or_default(),
     }
 }
 
 fn with_cause(error: &dyn std::error::Error) -> String {
     let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
     format!("{error}{cause}")
+}
+
+fn invalid_indexes(found: &Found) -> Vec<InvalidIndex> {
+    let indexes = found.invalid_indexes.iter().cloned();
+    indexes.map(|(index, left_by)| InvalidIndex { index, left_by }).collect()
 }
 
 fn text(status: &Status) -> String {
@@ -155,6 +169,11 @@ fn text(status: &Status) -> String {
         }
         for item in &it.gone {
             text += &format!("  note: {}/{} is repeatable and has no file any more\n", item.step, item.name);
+        }
+        for InvalidIndex { index, left_by } in &it.invalid_indexes {
+            text += &format!(
+                "  note: the index {index}, which {left_by} left, is invalid: `migrate repair index {left_by}` drops it\n"
+            );
         }
         if !it.unknown_steps.is_empty() {
             let steps = plural(it.unknown_steps.len(), "step");

@@ -155,6 +155,17 @@ pub enum Fact {
         /// The migrations.
         adopted: Vec<String>,
     },
+    /// An invalid index that a migration left was dropped.
+    IndexDropped {
+        /// The step.
+        step: StepName,
+        /// The database.
+        database: DatabaseName,
+        /// The migration.
+        name: String,
+        /// Quoted, with its schema.
+        index: String,
+    },
     /// A changed file was accepted.
     Repaired {
         /// The step.
@@ -178,6 +189,9 @@ pub enum Fact {
         name: String,
         /// What was said.
         applied: bool,
+        /// Of this statement alone, from 1.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        statement: Option<u32>,
     },
     /// A check gave its result.
     Checked {

@@ -29,14 +29,19 @@ CREATE TABLE IF NOT EXISTS migrate.ledger (
     up_sql text,
     down_sql text,
     progress int,
+    unclear boolean,
+    before jsonb,
+    undoing boolean,
     CONSTRAINT ledger_pkey PRIMARY KEY (step, name),
     CONSTRAINT applied_is_finished CHECK ((state = 'applied') = (finished_at IS NOT NULL))
 );
 COMMENT ON TABLE migrate.ledger IS 'Which migrations this database has. Written by migrate, each row in the transaction of its migration.';
 ";
 
-/// For a ledger that was made before it kept the progress of files without a transaction.
-pub const ADD_PROGRESS: &str = "ALTER TABLE migrate.ledger ADD COLUMN IF NOT EXISTS progress int;\n";
+/// For a ledger that was made before it kept, of files without a transaction, how many statements have ended, whether the
+/// next one may have taken effect as well, what that one found, and whether it is the way back that was begun.
+pub const ADD_COLUMNS: &str = "ALTER TABLE migrate.ledger ADD COLUMN IF NOT EXISTS progress int, ADD COLUMN IF NOT EXISTS \
+     unclear boolean, ADD COLUMN IF NOT EXISTS before jsonb, ADD COLUMN IF NOT EXISTS undoing boolean;\n";
 
 /// One row of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +60,19 @@ pub struct Applied {
     pub started_at: DateTime<Utc>,
     /// Outside a transaction: so many of its statements are known to have ended.
     pub progress: Option<i32>,
+    /// Of a row that is not finished, and whose way back was not begun: what is known beyond that.
+    pub begun: Option<Begun>,
+}
+
+/// What a row says of a migration without a transaction that did not end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// Its text.
+    pub text: Option<String>,
+    /// Whether the statement behind those that have ended may have taken effect.
+    pub unclear: bool,
+    /// What that statement found, as JSON.
+    pub before: Option<String>,
 }
 
 /// Every row, in the order of application; none if there is no ledger.
@@ -62,19 +80,27 @@ pub struct Applied {
 /// # Errors
 /// The query failed.
 pub async fn read(session: &mut PgConnection) -> Result<Option<Vec<Applied>>, PgError> {
-    // A ledger of an earlier version has no `progress`. The rows themselves are not asked for what they have: that would read
-    // every text.
-    let progress: Option<String> = sqlx::query_scalar(
-        "select coalesce((select 'progress' from pg_attribute where attrelid = to_regclass('migrate.ledger') and attname = \
-         'progress' and not attisdropped), 'null::int') where to_regclass('migrate.ledger') is not null",
+    // A ledger of an earlier version lacks columns. The rows themselves are not asked for what they have: that would read every
+    // text.
+    let columns: Option<Vec<String>> = sqlx::query_scalar(
+        "select array(select attname::text from pg_attribute where attrelid = to_regclass('migrate.ledger') and not \
+         attisdropped) where to_regclass('migrate.ledger') is not null",
     )
     .fetch_optional(&mut *session)
     .await
     .map_err(query_error("looking for the ledger"))?;
-    let Some(progress) = progress else { return Ok(None) };
+    let Some(columns) = columns else { return Ok(None) };
+    let column = |name: &str, kind: &str| match columns.iter().any(|it| it == name) {
+        true => name.to_owned(),
+        false => format!("null::{kind}"),
+    };
+    let (progress, unclear) = (column("progress", "int"), column("unclear", "boolean"));
+    let (before, undoing) = (column("before", "jsonb"), column("undoing", "boolean"));
+    let begun = format!("state = 'started' and {undoing} is not true");
     let sql = format!(
-        "select step, name, checksum, run, state = 'applied', started_at, {progress} from migrate.ledger order by started_at, \
-         step, name"
+        "select step, name, checksum, run, state = 'applied', started_at, {progress}, case when {begun} then up_sql end, case \
+         when {begun} then coalesce({unclear}, true) end, case when {begun} then {before}::text end from migrate.ledger order \
+         by started_at, step, name"
     );
     let rows = sqlx::query(made(sql)).fetch_all(session).await.map_err(query_error("reading the ledger"))?;
     rows.iter().map(row).collect::<Result<_, _>>().map(Some).map_err(query_error("reading the ledger"))
@@ -104,6 +130,8 @@ pub async fn texts(
 }
 
 fn row(row: &PgRow) -> Result<Applied, sqlx::Error> {
+    let unclear: Option<bool> = row.try_get(8)?;
+    let (text, before) = (row.try_get(7)?, row.try_get(9)?);
     Ok(Applied {
         step: row.try_get(0)?,
         name: row.try_get(1)?,
@@ -112,6 +140,7 @@ fn row(row: &PgRow) -> Result<Applied, sqlx::Error> {
         finished: row.try_get(4)?,
         started_at: row.try_get(5)?,
         progress: row.try_get(6)?,
+        begun: unclear.map(|unclear| Begun { text, unclear, before }),
     })
 }
 
@@ -187,19 +216,34 @@ pub fn removed(step: &StepName, name: &str) -> String {
     format!("DELETE FROM migrate.ledger WHERE {}", key(step, name))
 }
 
+/// The statement that records that a migration outside a transaction is about to begin, or its way back: no statement of it
+/// has been sent.
+#[must_use]
+pub fn begun(step: &StepName, name: &str, undoing: bool) -> String {
+    let columns = format!("progress = 0, unclear = false, before = NULL, undoing = {undoing}");
+    format!("UPDATE migrate.ledger SET {columns} WHERE {}", key(step, name))
+}
+
 /// The statement that records the intent to undo a migration outside a transaction.
 #[must_use]
 pub fn undo_started(step: &StepName, name: &str) -> String {
-    format!(
-        "UPDATE migrate.ledger SET state = 'started', finished_at = NULL, progress = NULL WHERE {}",
-        key(step, name)
-    )
+    format!("UPDATE migrate.ledger SET state = 'started', finished_at = NULL WHERE {}", key(step, name))
 }
 
-/// The statement that records how many statements of a migration, or of its way back, have ended.
+/// The statement that records how many statements of a migration, or of its way back, have ended, and that the next one took
+/// no effect.
 #[must_use]
 pub fn progressed(step: &StepName, name: &str, statements: usize) -> String {
-    format!("UPDATE migrate.ledger SET progress = {statements} WHERE {}", key(step, name))
+    let columns = format!("progress = {statements}, unclear = false, before = NULL");
+    format!("UPDATE migrate.ledger SET {columns} WHERE {}", key(step, name))
+}
+
+/// The statement that records that the one after so many statements is about to be sent, and what it finds, as JSON.
+#[must_use]
+pub fn about_to(step: &StepName, name: &str, statements: usize, before: Option<&str>) -> String {
+    let before = before.map_or("NULL".into(), literal);
+    let columns = format!("progress = {statements}, unclear = true, before = {before}");
+    format!("UPDATE migrate.ledger SET {columns} WHERE {}", key(step, name))
 }
 
 /// State and times of a row that is written at the end of the migration's own transaction.
@@ -292,15 +336,34 @@ impl Author {
         )
     }
 
+    /// The statement that records that this run goes on with what an earlier one announced, by its text as it is now.
+    #[must_use]
+    pub fn gone_on(&self, unit: Unit<'_>) -> String {
+        let text = |text: Option<&str>| text.map_or("NULL".into(), literal);
+        let columns = [
+            ("checksum", literal(unit.checksum)),
+            ("run", literal(self.run.as_str())),
+            ("applied_by", literal(&self.applied_by)),
+            ("tool_version", literal(env!("CARGO_PKG_VERSION"))),
+            ("up_sql", text(unit.up)),
+            ("down_sql", text(unit.down)),
+        ];
+        self.update(unit.name, &columns.map(|(column, value)| format!("{column} = {value}")).join(", "))
+    }
+
     /// The statement that records the end of what [`Author::started`] announced.
     #[must_use]
     pub fn finished(&self, name: &str) -> String {
-        format!(
-            "UPDATE migrate.ledger SET state = 'applied', finished_at = pg_catalog.clock_timestamp(), execution_ms = \
-             (EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) started_at) \
-             OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8 WHERE {}",
-            key(&self.step, name)
+        self.update(
+            name,
+            "state = 'applied', finished_at = pg_catalog.clock_timestamp(), execution_ms = (EXTRACT(EPOCH FROM \
+             pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) started_at) OPERATOR(pg_catalog.*) \
+             1000)::pg_catalog.int8",
         )
+    }
+
+    fn update(&self, name: &str, columns: &str) -> String {
+        format!("UPDATE migrate.ledger SET {columns} WHERE {}", key(&self.step, name))
     }
 
     fn insert(&self, unit: Unit<'_>, state_and_times: &str) -> String {

@@ -175,6 +175,7 @@ impl RunState {
             | Fact::UndoFailed { .. }
             | Fact::Checked { .. }
             | Fact::Adopted { .. }
+            | Fact::IndexDropped { .. }
             | Fact::Repaired { .. }
             | Fact::Resolved { .. } => {}
             Fact::Unknown => self.newer = Some(entry.by.version.clone()),

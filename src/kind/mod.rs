@@ -1,11 +1,16 @@
 //! The kinds of step: files in, effect on a database out.
 
 pub mod alembic;
+mod bare;
 pub mod blockers;
 pub mod command;
-mod concurrently;
+pub mod concurrently;
 pub mod copy;
+pub mod cut_off;
+pub mod decide;
+pub mod leftover;
 pub mod limits;
+mod message;
 pub mod migration;
 pub mod next;
 pub mod program;

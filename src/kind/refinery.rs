@@ -13,7 +13,8 @@ use crate::kind::side_by_side::side_by_side;
 use crate::kind::sql::{looks_like_sql, read_down, read_text};
 use crate::kind::{Migration, ReadError, Turn};
 use crate::sql::checksum::{checksum, without_bom};
-use crate::sql::error::SqlTextError;
+use crate::sql::error::{Problem, SqlTextError};
+use crate::sql::statements::StatementKind;
 use crate::sql::{directives, statements, transaction};
 
 const NAMING: &str = "refinery passes over the file in silence: name it V{version}__{name}.sql, as in V3__add_threads.sql, \
@@ -161,7 +162,12 @@ fn parse(name: &str, text: &str) -> Result<refinery_core::Migration, String> {
 /// back below `-- migrate:down` together with the migration.
 fn check(text: &str) -> Result<(), SqlTextError> {
     directives::refuse_all(text, "a refinery migration")?;
-    transaction::check(text, &statements::split(text)?, true)
+    let statements = statements::split(text)?;
+    let copy = statements.iter().find(|it| matches!(it.kind, StatementKind::CopyFromStdin { .. }));
+    if let Some(copy) = copy {
+        return Err(SqlTextError::new(text, copy.start, copy.end, Problem::CopyFromStdin));
+    }
+    transaction::check(text, &statements, true)
 }
 
 fn in_order(mut read: Vec<(refinery_core::Migration, Migration)>) -> Result<Vec<Migration>, ReadError> {
@@ -260,6 +266,10 @@ mod tests {
         let check = |text: &str, message: &str| check_error(&[("V1__a.sql", text)], message);
         check("select 1;\ncommit;", "m/V1__a.sql:2:1: COMMIT in a migration that runs in a transaction of its own");
         check("vacuum;", "m/V1__a.sql:1:1: VACUUM cannot run inside a transaction");
+        check(
+            "select 1;\ncopy t from stdin;\n1\n\\.\n",
+            "m/V1__a.sql:2:1: COPY FROM stdin with its data in a refinery migration",
+        );
         check(
             "select 1;\n-- migrate:down\nselect 2;",
             "m/V1__a.sql:2:1: `migrate:down` has no place in a refinery migration",

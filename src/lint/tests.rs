@@ -48,6 +48,11 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
         "-- migrate:no-transaction\nvacuum t;",
     ),
     ("missing-where", "update t set a = 1;", "update t set a = 1 where a is null;"),
+    (
+        "missing-where",
+        "copy t from stdin;\ndelete from t;\n\\.\ndelete from t;",
+        "copy t from stdin;\ndelete from t;\ndrop table t;\n\\.\nselect 1;",
+    ),
     ("missing-where", "delete from t;", "create table t (a int); insert into t values (1); delete from t;"),
     (
         "missing-where",

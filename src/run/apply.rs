@@ -19,13 +19,14 @@ use crate::verify::{self, CheckResult, ChecksFailed};
 use crate::world::World;
 
 use super::doctor;
+use super::going_on::survey_locked;
 use super::lock::{LockError, Locks};
 use super::report::RunReport;
 use super::rollback::{self, Request, Way};
 use super::saved::SavedPlan;
 use super::snapshots;
 use super::step::{self, Context};
-use super::survey::{Survey, survey};
+use super::survey::Survey;
 
 /// What the operator asked for.
 #[derive(Debug, Clone, Default)]
@@ -60,7 +61,7 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     if let Some(unfinished) = super::unfinished(store, &plan.target.name).await.or_fail()? {
         return Err(Failure::untouched(Blame::Busy, unfinished));
     }
-    let survey = survey(world, plan, options.only.as_ref()).await.whole(plan)?;
+    let survey = survey_locked(world, plan, options.only.as_ref(), &mut locks).await?;
     survey.no_drift(plan).or_blame(Blame::Drift)?;
     if let Some(only) = &options.only {
         super::edges::only(world, plan, &survey, only).await?;

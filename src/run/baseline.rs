@@ -462,6 +462,7 @@ async fn prove_one(
                 direction: Direction::Forward { author: &author(world, &run, step), has_ledger },
                 before: &[],
                 also: &[],
+                meant: None,
                 limits: plan.limits(step),
                 on_retry: &|_, _, _| (),
                 on_older: &|_| (),

@@ -286,7 +286,7 @@ fn units(step: &Step, state: &StepState) -> Vec<Unit> {
             repeatable: state.repeatable(step, *index),
             after: it.turn.after.iter().map(ToString::to_string).collect(),
             hazards: Vec::new(),
-            note: None,
+            note: state.going_on.get(&it.name).map(ToString::to_string),
         }
     };
     state.pending.iter().map(unit).collect()

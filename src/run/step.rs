@@ -6,24 +6,24 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use miette::Diagnostic;
-use sqlx::PgConnection;
 
 use crate::event::Event;
 use crate::journal::entry::Fact;
-use crate::journal::ledger::{Author, Unit};
+use crate::journal::ledger::Author;
 use crate::journal::{Journal, JournalError};
 use crate::kind::blockers::Blocker;
-use crate::kind::copy::{self, CopyError};
+use crate::kind::copy::CopyError;
 use crate::kind::migration::{self, Direction, MigrationError, Session, Setting};
 use crate::kind::refinery_history::{self, Disagrees};
-use crate::kind::{Copy, Kind, Migration};
+use crate::kind::{Kind, Migration};
 use crate::names::{DatabaseName, StepName};
-use crate::outside::postgres::{PgError, connect};
+use crate::outside::postgres::PgError;
 use crate::outside::store::Store;
 use crate::plan::{Plan, Step};
-use crate::sql::checksum::checksum;
 use crate::world::World;
 
+use super::copy_step::apply_copy;
+use super::going_on::GoingOn;
 use super::program_step::{self, ProgramFailed};
 use super::survey::{StepState, Survey};
 
@@ -246,7 +246,7 @@ async fn run_one(
     let result = match &step.kind {
         Kind::Sql(files) => {
             let files: Vec<&Migration> = state.pending.iter().map(|index| &files.migrations[*index]).collect();
-            apply_files(context, step, &files, stop, &mut mine).await
+            apply_files(context, step, &files, &state.going_on, stop, &mut mine).await
         }
         Kind::Refinery(files) => {
             apply_refinery(context, step, &files.migrations, &state.pending, stop, &mut mine).await
@@ -303,6 +303,7 @@ pub(super) async fn apply_files(
     context: &Context<'_>,
     step: &Step,
     files: &[&Migration],
+    going_on: &BTreeMap<String, GoingOn>,
     stop: &crate::outside::interrupt::Interrupt,
     mine: &mut Vec<String>,
 ) -> Partly<()> {
@@ -312,10 +313,19 @@ pub(super) async fn apply_files(
             context.cut_short();
             break;
         }
-        apply_file(context, step, &mut session, file, &[], &[]).await?;
+        let around = Around { going_on: going_on.get(&file.name), ..Around::default() };
+        apply_file(context, step, &mut session, file, &around).await?;
         mine.push(file.name.clone());
     }
     Ok(())
+}
+
+/// What a migration is surrounded by, besides the ledger.
+#[derive(Default)]
+struct Around<'a> {
+    before: &'a [String],
+    also: &'a [String],
+    going_on: Option<&'a GoingOn>,
 }
 
 /// Tells whoever listens that a migration did not get its lock.
@@ -355,14 +365,18 @@ async fn apply_file(
     step: &Step,
     session: &mut Session<'_>,
     file: &Migration,
-    before: &[String],
-    also: &[String],
+    around: &Around<'_>,
 ) -> Partly<()> {
+    if let Some(it) = around.going_on {
+        let (database, name) = (step.database.clone(), file.name.clone());
+        context.world.tell(Event::GoingOn { database, name, how: it.to_string() });
+    }
     let (author, has_ledger) = (context.author(step), context.has_ledger(&step.database));
     let setting = Setting {
         direction: Direction::Forward { author: &author, has_ledger },
-        before,
-        also,
+        before: around.before,
+        also: around.also,
+        meant: around.going_on.map(|it| &it.meant),
         limits: context.plan.limits(step).with(file.budget),
         on_retry: &told_of_retries(context.world, &step.database, &file.name),
         on_older: &told_of_older(context.world, &step.database, &file.name),
@@ -405,53 +419,13 @@ async fn apply_refinery(
             break;
         }
         let file = &files[pending.index];
-        let before = std::slice::from_ref(&history.create_table);
-        apply_file(context, step, &mut session, file, before, std::slice::from_ref(&pending.insert_row)).await?;
+        let around = Around {
+            before: std::slice::from_ref(&history.create_table),
+            also: std::slice::from_ref(&pending.insert_row),
+            going_on: None,
+        };
+        apply_file(context, step, &mut session, file, &around).await?;
         mine.push(file.name.clone());
     }
-    Ok(())
-}
-
-async fn open(context: &Context<'_>, database: &DatabaseName) -> Partly<PgConnection> {
-    let opened = connect(&context.plan.databases[database].url, &context.application()).await;
-    opened.map_err(|source| (StepError::Database { database: database.clone(), source }, false))
-}
-
-async fn apply_copy(context: &Context<'_>, step: &Step, copy: &Copy, mine: &mut Vec<String>) -> Partly<()> {
-    let begun = Instant::now();
-    // A session that is lost while it commits leaves it open whether it did.
-    let failed = |source| {
-        let changed = matches!(source, CopyError::Commit { .. });
-        (StepError::Copy { database: step.database.clone(), step: step.name.clone(), source }, changed)
-    };
-    let mut target = open(context, &step.database).await?;
-    let mut source = open(context, &copy.from.database).await?;
-    let text = copy.definition();
-    let digest = checksum(&text);
-    let unit = Unit { name: &copy.to.table, checksum: &digest, up: Some(&text), down: None };
-    let ledger = context.author(step).applied_again(unit);
-    let ledger =
-        if context.has_ledger(&step.database) { ledger } else { crate::journal::ledger::CREATE.to_owned() + &ledger };
-    let progress = |bytes, rows| {
-        context.world.tell(Event::CopyProgressed {
-            step: step.name.clone(),
-            database: step.database.clone(),
-            rows,
-            bytes,
-        });
-    };
-    let limits = context.plan.limits(step).set_local();
-    let counts = copy::run(&mut source, &mut target, copy, &ledger, &limits, &progress).await.map_err(failed)?;
-    context.record(step, &copy.to.table);
-    mine.push(copy.to.table.clone());
-    context.world.tell(Event::Copied {
-        step: step.name.clone(),
-        database: step.database.clone(),
-        read: counts.read,
-        inserted: counts.inserted,
-        updated: counts.updated,
-        deleted: counts.deleted,
-        seconds: begun.elapsed().as_secs_f64(),
-    });
     Ok(())
 }

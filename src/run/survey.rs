@@ -22,6 +22,8 @@ use crate::sql::directives;
 use crate::world::World;
 
 use super::drift::{Drift, DriftError};
+use super::going_on::{self, GoingOn};
+use super::repair_index::all_left;
 
 /// What a plan's databases have and lack.
 #[derive(Debug)]
@@ -75,6 +77,8 @@ pub struct Found {
     pub strange_steps: Vec<String>,
     /// The roles of its server.
     pub roles: Vec<String>,
+    /// Invalid indexes that migrations left, each with the migration.
+    pub invalid_indexes: Vec<(String, String)>,
 }
 
 /// What is to be done for a step.
@@ -86,6 +90,8 @@ pub struct StepState {
     pub listed: Option<Arc<Revisions>>,
     /// For a copy: whether there is anything to carry over.
     pub copy: Option<CopyPending>,
+    /// Of what is pending, what an earlier run began, by name.
+    pub going_on: BTreeMap<String, GoingOn>,
     /// Where ledger and files disagree.
     pub drift: Vec<Drift>,
     /// Why the step's source could not be read.
@@ -123,14 +129,14 @@ impl StepState {
     fn within(&self, range: &Range<usize>) -> Self {
         let pending = self.pending.iter().copied().filter(|at| range.contains(at)).collect();
         let replaced = self.replaced.range(range.clone()).map(|(at, it)| (*at, it.clone())).collect();
-        Self { pending, replaced, listed: self.listed.clone(), ..Self::default() }
+        let (listed, going_on) = (self.listed.clone(), self.going_on.clone());
+        Self { pending, replaced, listed, going_on, ..Self::default() }
     }
 
     /// Whether `apply` has applied a migration of this name, or would not apply it again.
     #[must_use]
     pub fn has(&self, step: &Step, name: &str) -> bool {
-        let open =
-            |it: &&Drift| matches!(it, Drift::OutOfOrder { .. } | Drift::Interrupted { .. }) && it.name() == name;
+        let open = |it: &&Drift| it.is_open() && it.name() == name;
         !super::step::names(step, self).iter().any(|it| it == name) && !self.drift.iter().any(|it| open(&it))
     }
 
@@ -208,7 +214,12 @@ async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<
     for step in &here {
         let own: Vec<&Applied> = rows.iter().filter(|row| row.step == step.name.as_str()).collect();
         let state = match &step.kind {
-            Kind::Sql(files) => with_texts(&mut session, &step.name, compare(&files.migrations, &own), files).await?,
+            Kind::Sql(files) => {
+                let state = compare(&files.migrations, &own);
+                let mut state = with_texts(&mut session, &step.name, state, files).await?;
+                going_on::look(&mut session, &files.migrations, &own, &mut state).await?;
+                state
+            }
             Kind::Refinery(files) => {
                 let mut state = drift_of(&files.migrations, &own);
                 match refinery_history::history(&mut session, &files.migrations).await? {
@@ -237,8 +248,10 @@ async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<
         .map(|row| row.step.as_str())
         .filter(|name| !here.iter().any(|step| step.name.as_str() == *name))
         .collect();
+    let invalid_indexes = all_left(&mut session, &rows).await?;
     let found = Found {
         server,
+        invalid_indexes,
         oid,
         has_ledger,
         last_run: rows.iter().map(|row| row.run.clone()).max(),
@@ -491,11 +504,9 @@ impl Survey {
             .filter_map(|step| Some((step, self.steps.get(&step.name)?)))
             .flat_map(|(step, state)| state.drift.iter().map(move |drift| format!("{}: {drift}", step.database)))
             .collect();
-        let cut_off = self.steps.values().flat_map(|state| &state.drift).find_map(|drift| match drift {
-            Drift::Interrupted { run, .. } => Some(run.as_str()),
-            _ => None,
-        });
-        if drift.is_empty() { Ok(()) } else { Err(DriftError::new(drift, cut_off)) }
+        let first = self.steps.iter().flat_map(|(step, state)| state.drift.iter().map(move |drift| (step, drift)));
+        let way_out = first.filter_map(|(step, drift)| drift.way_out(step)).next();
+        if drift.is_empty() { Ok(()) } else { Err(DriftError::new(drift, way_out)) }
     }
 
     /// The databases that a run may change, by name: those with work, and all of them if a program is to be run.
@@ -550,6 +561,7 @@ mod tests {
             finished,
             started_at: chrono::DateTime::UNIX_EPOCH,
             progress: None,
+            begun: None,
         }
     }
 

@@ -218,6 +218,7 @@ impl<'a> Undo<'a> {
         let limits = self.step(&unit.step).map(|step| self.down.plan.limits(step)).unwrap_or_default();
         let setting = Setting {
             direction: Direction::Back { step: &unit.step },
+            meant: None,
             before: &[],
             also,
             limits: limits.with(script.budget),

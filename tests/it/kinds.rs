@@ -7,3 +7,4 @@ mod refinery;
 mod repeatable;
 mod session;
 mod sql;
+mod stdin;

@@ -68,7 +68,7 @@ async fn they_come_last_by_name_and_again_when_they_change() {
     );
     assert_eq!(
         world.value("a", "select state || ' ' || progress || ' ' || run from migrate.ledger where name = 'R__b'").await,
-        format!("applied 1 {run}")
+        format!("applied 2 {run}")
     );
 
     // What it was is kept with the run that replaced it.

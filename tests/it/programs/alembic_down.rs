@@ -255,7 +255,9 @@ async fn a_downgrade_that_strays_is_found_out_and_goes_back_by_snapshot() {
     let astray = text.replace("if context.is_offline", &format!("url = '{other}'\nif context.is_offline"));
     world.file("os/migrations/env.py", &astray);
     let ran = world.run(&DOWN);
-    ran.expect(4).says("step `os-schema` is for os, and changed another database: user: table column public.first.size vanished");
+    ran.expect(4).says(
+        "step `os-schema` is for os, and changed another database: user: table column public.first.size vanished",
+    );
     ran.says("Not undone: os-schema/c3, os-schema/b2.");
     world.file("os/migrations/env.py", &text);
     world.run(&DOWN).expect(4).says("  user: a program that was not meant for it changed it");

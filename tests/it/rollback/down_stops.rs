@@ -189,6 +189,29 @@ async fn what_was_cut_off_wants_a_word_first() {
     assert_same(&before, &world.fingerprints().await);
 }
 
+/// The next release does not take the rest of a way back for the rest of its migration.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_back_that_was_cut_off_is_not_gone_on_with_as_a_migration() {
+    let world = released("down_not_forward").await;
+    let up = "-- migrate:no-transaction\ncreate table a (id int);\ncreate table b (id int);\nvacuum a;\n";
+    world.file("migrations/chat/002_ab.sql", up);
+    world.file("migrations/chat/002_ab.down.sql", "-- migrate:no-transaction\ndrop table b;\nvacuum nowhere;\n");
+    let ran = world.json(0, &["apply", "--yes", "--no-snapshot", "--reason", "nothing of worth"]);
+    let run = ran["run"].as_str().expect("an id");
+    world.run(&["rollback", run, "--via", "down", "--yes"]).expect(4).says("002_ab.down.sql:3:1");
+    for words in [["plan"].as_slice(), &["apply", "--yes"]] {
+        let refused = world.run(words);
+        refused.expect(6).says(&format!("`002_ab` was begun in run {run}")).says("statements known to have ended: 1");
+    }
+    let word = ["resolve", run, "chat/002_ab", "--statement", "2", "--applied"];
+    world.run(&word).expect(64).says("does not say that it is unclear");
+    assert_eq!(world.value("chat", "select concat(to_regclass('a'), to_regclass('b'))").await, "a");
+    world.sql("chat", "drop table a").await;
+    let _ = world.run(&["resolve", run, "chat/002_ab", "--not-applied"]).expect(0);
+    assert_eq!(world.json(0, &["apply", "--yes"])["outcome"], "succeeded");
+    assert_eq!(world.value("chat", "select concat(to_regclass('a'), to_regclass('b'))").await, "ab");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_later_run_goes_first() {
     let world = released("down_later").await;
