@@ -7,7 +7,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use crate::names::{RunId, StepName};
-use crate::outside::postgres::{PgError, made, query_error};
+use crate::outside::postgres::{PgError, ask, query_error};
 use crate::sql::quote::literal;
 
 /// What a database needs to hold a ledger. It stands in the transaction of the first migration, so that a first migration
@@ -82,14 +82,14 @@ pub struct Begun {
 pub async fn read(session: &mut PgConnection) -> Result<Option<Vec<Applied>>, PgError> {
     // A ledger of an earlier version lacks columns. The rows themselves are not asked for what they have: that would read every
     // text.
-    let columns: Option<Vec<String>> = sqlx::query_scalar(
+    let columns = ask(
+        session,
         "select array(select attname::text from pg_attribute where attrelid = to_regclass('migrate.ledger') and not \
          attisdropped) where to_regclass('migrate.ledger') is not null",
-    )
-    .fetch_optional(&mut *session)
-    .await
-    .map_err(query_error("looking for the ledger"))?;
-    let Some(columns) = columns else { return Ok(None) };
+    );
+    let columns = columns.await.map_err(query_error("looking for the ledger"))?;
+    let Some(columns) = columns.first() else { return Ok(None) };
+    let columns: Vec<String> = columns.try_get(0).map_err(query_error("looking for the ledger"))?;
     let column = |name: &str, kind: &str| match columns.iter().any(|it| it == name) {
         true => name.to_owned(),
         false => format!("null::{kind}"),
@@ -102,7 +102,7 @@ pub async fn read(session: &mut PgConnection) -> Result<Option<Vec<Applied>>, Pg
          when {begun} then coalesce({unclear}, true) end, case when {begun} then {before}::text end from migrate.ledger order \
          by started_at, step, name"
     );
-    let rows = sqlx::query(made(sql)).fetch_all(session).await.map_err(query_error("reading the ledger"))?;
+    let rows = ask(session, sql).await.map_err(query_error("reading the ledger"))?;
     rows.iter().map(row).collect::<Result<_, _>>().map(Some).map_err(query_error("reading the ledger"))
 }
 

@@ -7,6 +7,7 @@ use sqlx::postgres::{PgDatabaseError, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, Row};
 
 use crate::outside::url::DatabaseUrl;
+use crate::sql::quote::literal;
 
 /// A server that does not answer within this time is reported as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -98,6 +99,23 @@ pub fn made(sql: String) -> AssertSqlSafe<String> {
     AssertSqlSafe(sql)
 }
 
+/// The rows of a query without parameters, for one round trip: one with parameters is prepared first, for a second. `sql` is
+/// ours, and what is not is quoted in it.
+///
+/// # Errors
+/// The query failed.
+pub async fn ask(session: &mut PgConnection, sql: impl Into<String>) -> Result<Vec<PgRow>, sqlx::Error> {
+    sqlx::raw_sql(made(sql.into())).fetch_all(session).await
+}
+
+/// As [`ask`], for a query that has one row.
+///
+/// # Errors
+/// The query failed, or has none.
+pub async fn ask_one(session: &mut PgConnection, sql: impl Into<String>) -> Result<PgRow, sqlx::Error> {
+    sqlx::raw_sql(made(sql.into())).fetch_one(session).await
+}
+
 /// Opens a session.
 ///
 /// # Errors
@@ -142,13 +160,12 @@ impl Server {
     /// # Errors
     /// The query failed.
     pub async fn of(session: &mut PgConnection) -> Result<Self, PgError> {
-        let row = sqlx::query(
+        let row = ask_one(
+            session,
             "select (select system_identifier::text from pg_control_system()), pg_postmaster_start_time(), \
              current_setting('server_version_num')::int4, current_setting('server_version')",
-        )
-        .fetch_one(session)
-        .await
-        .map_err(query_error("asking the server for its identity"))?;
+        );
+        let row = row.await.map_err(query_error("asking the server for its identity"))?;
         Self::read(&row).map_err(query_error("reading the server's identity"))
     }
 
@@ -167,13 +184,12 @@ impl Server {
 /// # Errors
 /// The query failed.
 pub async fn free_connections(session: &mut PgConnection) -> Result<usize, PgError> {
-    let free: i64 = sqlx::query_scalar(
+    let row = ask_one(
+        session,
         "select current_setting('max_connections')::int8 - current_setting('superuser_reserved_connections')::int8 - (select \
          count(*) from pg_stat_activity where backend_type = 'client backend')",
-    )
-    .fetch_one(session)
-    .await
-    .map_err(query_error("counting free connections"))?;
+    );
+    let free: i64 = row.await.and_then(|row| row.try_get(0)).map_err(query_error("counting free connections"))?;
     Ok(usize::try_from(free).unwrap_or(0))
 }
 
@@ -182,7 +198,7 @@ pub async fn free_connections(session: &mut PgConnection) -> Result<usize, PgErr
 /// # Errors
 /// The query failed.
 pub async fn backend_pid(session: &mut PgConnection) -> Result<i32, PgError> {
-    let pid = sqlx::query_scalar("select pg_backend_pid()").persistent(false).fetch_one(session).await;
+    let pid = ask_one(session, "select pg_backend_pid()").await.and_then(|row| row.try_get(0));
     pid.map_err(query_error("asking for the session's process"))
 }
 
@@ -191,10 +207,9 @@ pub async fn backend_pid(session: &mut PgConnection) -> Result<i32, PgError> {
 /// # Errors
 /// The query failed.
 pub async fn database_oid(session: &mut PgConnection, dbname: &str) -> Result<Option<u32>, PgError> {
-    let oid: Option<i64> = sqlx::query_scalar("select oid::int8 from pg_database where datname = $1")
-        .bind(dbname)
-        .fetch_optional(session)
-        .await
-        .map_err(query_error(format!("looking for the database {dbname}")))?;
+    let failed = || query_error(format!("looking for the database {dbname}"));
+    let query = format!("select oid::int8 from pg_database where datname = {}", literal(dbname));
+    let rows = ask(session, query).await.map_err(failed())?;
+    let oid: Option<i64> = rows.first().map(|row| row.try_get(0)).transpose().map_err(failed())?;
     Ok(oid.and_then(|oid| u32::try_from(oid).ok()))
 }

@@ -100,7 +100,7 @@ impl Tools {
     /// # Errors
     /// [`ToolError::NoneFor`], naming what was found.
     pub async fn for_server(&self, server: u32) -> Result<PgTools, ToolError> {
-        let found = self.versions().await;
+        let found = self.versions(server).await;
         let suits = |major: &u32| {
             *major == server || (*major > server && (server >= TRANSACTION_TIMEOUT || *major < TRANSACTION_TIMEOUT))
         };
@@ -116,11 +116,16 @@ impl Tools {
         Ok(PgTools { folder: folder.clone(), major: *major, base })
     }
 
-    async fn versions(&self) -> Vec<(PathBuf, u32)> {
+    /// What is in the folders, up to the first that has the programs of this very version: asking takes a while where PATH
+    /// leads to Debian's wrapper, which is a Perl program.
+    async fn versions(&self, server: u32) -> Vec<(PathBuf, u32)> {
         let mut known = self.versions.lock().await;
         for folder in &self.folders {
             if !known.contains_key(folder) {
                 known.insert(folder.clone(), major_version(folder).await);
+            }
+            if known.get(folder) == Some(&Some(server)) {
+                break;
             }
         }
         self.folders.iter().filter_map(|folder| Some((folder.clone(), (*known.get(folder)?)?))).collect()

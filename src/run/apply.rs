@@ -26,7 +26,11 @@ use super::rollback::{self, Request, Way};
 use super::saved::SavedPlan;
 use super::snapshots;
 use super::step::{self, Context};
-use super::survey::Survey;
+use super::survey::{self, Survey};
+
+/// Files that are on their way into the store at once. Each is a create that waits for the disk, or for the bucket: on a disk
+/// those that wait together are written together.
+const KEPT_AT_ONCE: usize = 64;
 
 /// What the operator asked for.
 #[derive(Debug, Clone, Default)]
@@ -57,11 +61,14 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     let mut report = RunReport::new(&plan.target.name);
     world.tell(Event::Stage(Stage::Preflight));
     let run = RunId::generate(clock::now());
-    let mut locks = Locks::take(world, &run, &databases(plan, options)).await.map_err(refused)?;
+    let (databases, only) = (databases(plan, options), options.only.as_ref());
+    // Sessions take a while to open; what they are for waits for the locks.
+    let (locks, sessions) = futures::join!(Locks::take(world, &run, &databases), survey::open(plan, only));
+    let mut locks = locks.map_err(refused)?;
     if let Some(unfinished) = super::unfinished(store, &plan.target.name).await.or_fail()? {
         return Err(Failure::untouched(Blame::Busy, unfinished));
     }
-    let survey = survey_locked(world, plan, options.only.as_ref(), &mut locks).await?;
+    let survey = survey_locked(world, plan, only, sessions, &mut locks).await?;
     survey.no_drift(plan).or_blame(Blame::Drift)?;
     if let Some(only) = &options.only {
         super::edges::only(world, plan, &survey, only).await?;
@@ -241,7 +248,7 @@ impl Release<'_> {
             }
         }
         let kept = stream::iter(files).map(|(key, text)| async move { self.store.put_new(&key, text).await });
-        kept.buffer_unordered(8).collect::<Vec<_>>().await.into_iter().collect::<Result<(), _>>()?;
+        kept.buffer_unordered(KEPT_AT_ONCE).collect::<Vec<_>>().await.into_iter().collect::<Result<(), _>>()?;
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use crate::failure::{Blame, Failure, list};
 use crate::names::DatabaseName;
 use crate::outside::child;
 use crate::outside::clock;
-use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect, free_connections, query_error};
+use crate::outside::postgres::{MAINTENANCE, PgError, Server, ask_one, connect, free_connections, query_error};
 use crate::outside::secret::Secret;
 use crate::outside::store::Store;
 use crate::plan::{Database, Plan, Step};
@@ -65,7 +65,7 @@ struct NotReady {
 /// Everything that is missing, each with its remedy.
 pub async fn preflight(world: &World, plan: &Plan, survey: &Survey) -> Result<(), Failure> {
     let busy = survey.databases_at_risk(plan);
-    let looked = join_all(busy.iter().map(|database| database_findings(world, database))).await;
+    let looked = join_all(busy.iter().map(|database| database_findings(world, database, survey))).await;
     let mut findings: Vec<Finding> = looked.into_iter().flatten().collect();
     findings.extend(different_databases(survey));
     findings.extend(program_findings(
@@ -90,7 +90,7 @@ pub async fn examine(world: &World, plan: &Plan, survey: &Survey, store: Result<
         match survey.databases.get(&database.name) {
             Some(Err(error)) => vec![unreachable(database, error)],
             _ => {
-                let mut found = database_findings(world, database).await;
+                let mut found = database_findings(world, database, survey).await;
                 found.push(lock_finding(database).await);
                 found
             }
@@ -196,18 +196,24 @@ fn different_databases(survey: &Survey) -> Vec<Finding> {
     vec![finding("different databases", None, fault, "every name of the plan is a database of its own")]
 }
 
-async fn database_findings(world: &World, database: &Database) -> Vec<Finding> {
-    let looked = async {
+/// The programs are looked at while the database is.
+async fn database_findings(world: &World, database: &Database, survey: &Survey) -> Vec<Finding> {
+    let programs = async {
+        match survey.found(&database.name) {
+            Some(found) => Some(tools(world, database, &found.server).await),
+            None => None,
+        }
+    };
+    let asked = async {
         let mut session = connect(&database.url, "migrate doctor").await?;
-        let server = Server::of(&mut session).await?;
-        let mut found = vec![tools(world, database, &server).await, not_maintenance(database)];
-        found.extend(privileges(&mut session, database).await?);
+        let mut found = privileges(&mut session, database).await?;
         found.extend(extensions(&mut session, database).await?);
         found.push(connections(&mut session, database).await?);
         Ok::<_, PgError>(found)
     };
-    match looked.await {
-        Ok(found) => found,
+    let (programs, asked) = futures::join!(programs, asked);
+    match asked {
+        Ok(asked) => programs.into_iter().chain([not_maintenance(database)]).chain(asked).collect(),
         Err(error) => vec![unreachable(database, &error)],
     }
 }
@@ -235,7 +241,8 @@ async fn tools(world: &World, database: &Database, server: &Server) -> Finding {
 /// extension or another object brings along is made again with it: the constructors of a range type, for one, belong to
 /// the bootstrap superuser on every server.
 async fn privileges(session: &mut PgConnection, database: &Database) -> Result<Vec<Finding>, PgError> {
-    let row = sqlx::query(
+    let row = ask_one(
+        session,
         "select current_user::text, r.rolsuper or r.rolcreatedb, r.rolsuper or pg_has_role(r.oid, d.datdba, 'member'), \
          pg_get_userbyid(d.datdba)::text, array(select distinct pg_get_userbyid(o.owner)::text from (select relowner, \
          oid, 'pg_class'::regclass, relnamespace from pg_class union all select proowner, oid, 'pg_proc'::regclass, \
@@ -244,10 +251,8 @@ async fn privileges(session: &mut PgConnection, database: &Database) -> Result<V
          '^pg_' and n.nspname <> 'information_schema' and not r.rolsuper and not pg_has_role(r.oid, o.owner, 'member') and \
          not exists (select from pg_depend x where x.classid = o.class and x.objid = o.oid and x.deptype in ('e', 'i'))) from \
          pg_roles r, pg_database d where r.rolname = current_user and d.datname = current_database()",
-    )
-    .fetch_one(session)
-    .await
-    .map_err(query_error("asking for privileges"))?;
+    );
+    let row = row.await.map_err(query_error("asking for privileges"))?;
     let get = |error| query_error("reading privileges")(error);
     let role: String = row.try_get(0).map_err(get)?;
     let (creates, owns): (bool, bool) = (row.try_get(1).map_err(get)?, row.try_get(2).map_err(get)?);
@@ -277,6 +282,9 @@ async fn privileges(session: &mut PgConnection, database: &Database) -> Result<V
 }
 
 async fn extensions(session: &mut PgConnection, database: &Database) -> Result<Vec<Finding>, PgError> {
+    if database.extensions.is_empty() {
+        return Ok(Vec::new());
+    }
     let rows: Vec<(String, bool)> =
         sqlx::query_as("select name::text, installed_version is not null from pg_available_extensions")
             .fetch_all(session)

@@ -18,7 +18,7 @@ use crate::world::World;
 
 use super::drift::Drift;
 use super::lock::Locks;
-use super::survey::{StepState, Survey, survey};
+use super::survey::{Sessions, StepState, Survey, look_through, survey};
 
 /// A file that is gone on with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl std::fmt::Display for GoingOn {
     }
 }
 
-/// Surveys a target whose locks are held. What earlier runs left behind is over before it is looked at: a server works on
+/// Surveys a target whose locks are held, over sessions that were opened meanwhile. What earlier runs left behind is over before it is looked at: a server works on
 /// after its client has died.
 ///
 /// # Errors
@@ -50,9 +50,10 @@ pub(super) async fn survey_locked(
     world: &World,
     plan: &Plan,
     only: Option<&BTreeSet<DatabaseName>>,
+    opened: Sessions,
     locks: &mut Locks,
 ) -> Result<Survey, Failure> {
-    let found = survey(world, plan, only).await.whole(plan)?;
+    let found = look_through(world, plan, opened).await.whole(plan)?;
     let runs: BTreeSet<&str> = found.steps.values().flat_map(begun_in).collect();
     let runs: Vec<RunId> = runs.into_iter().filter_map(|run| RunId::new(run).ok()).collect();
     if runs.is_empty() {

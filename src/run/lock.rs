@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row};
 
 use crate::names::{DatabaseName, RunId};
-use crate::outside::postgres::{MAINTENANCE, PgError, connect, made, query_error};
+use crate::outside::postgres::{MAINTENANCE, PgError, ask_one, connect, made, query_error};
 use crate::outside::{clock, url::DatabaseUrl};
 use crate::plan::Database;
 use crate::world::World;
@@ -236,11 +236,8 @@ async fn open(url: &DatabaseUrl, application: &str) -> Result<PgConnection, PgEr
 async fn try_lock(session: &mut PgConnection, dbname: &str) -> Result<Option<Holder>, PgError> {
     let begun = Instant::now();
     loop {
-        let taken: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)")
-            .bind(key(dbname))
-            .fetch_one(&mut *session)
-            .await
-            .map_err(query_error(format!("locking {dbname}")))?;
+        let taken = ask_one(session, format!("select pg_try_advisory_lock({})", key(dbname))).await;
+        let taken: bool = taken.and_then(|row| row.try_get(0)).map_err(query_error(format!("locking {dbname}")))?;
         if taken {
             return Ok(None);
         }

@@ -11,7 +11,7 @@ use crate::kind::concurrently;
 use crate::kind::leftover;
 use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
-use crate::outside::postgres::{PgError, Server, connect, database_oid, made, query_error};
+use crate::outside::postgres::{PgError, Server, ask_one, connect, database_oid, made, query_error};
 use crate::outside::store::Store;
 use crate::plan::{Plan, Step};
 use crate::world::World;
@@ -165,8 +165,8 @@ async fn look(session: &mut PgConnection, step: &Step, which: &Which) -> Result<
 /// A query failed.
 pub async fn all_left(session: &mut PgConnection, rows: &[ledger::Applied]) -> Result<Vec<(String, String)>, PgError> {
     let failed = || query_error("looking for invalid indexes");
-    let some = sqlx::query_scalar("select exists (select from pg_catalog.pg_index where not indisvalid)");
-    let some: bool = some.fetch_one(&mut *session).await.map_err(failed())?;
+    let some = ask_one(session, "select exists (select from pg_catalog.pg_index where not indisvalid)").await;
+    let some: bool = some.and_then(|row| row.try_get(0)).map_err(failed())?;
     if !some || rows.is_empty() {
         return Ok(Vec::new());
     }

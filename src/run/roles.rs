@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row};
 
 use crate::event::Event;
 use crate::names::DatabaseName;
-use crate::outside::postgres::{PgError, query_error};
+use crate::outside::postgres::{PgError, ask, query_error};
 use crate::sql::quote::identifier;
 use crate::world::World;
 
@@ -16,10 +16,9 @@ use super::subject::{Subject, failed};
 
 /// The roles of the server of `session`, without its own.
 pub(super) async fn all(session: &mut PgConnection) -> Result<Vec<String>, PgError> {
-    sqlx::query_scalar("select rolname::text from pg_roles where rolname !~ '^pg_' order by 1")
-        .fetch_all(session)
-        .await
-        .map_err(query_error("listing the roles of the server"))
+    let rows = ask(session, "select rolname::text from pg_roles where rolname !~ '^pg_' order by 1").await;
+    let names = rows.and_then(|rows| rows.iter().map(|row| row.try_get(0)).collect());
+    names.map_err(query_error("listing the roles of the server"))
 }
 
 /// Says which roles the servers of the databases that went back have, and did not have before the run. `why` is why one stays.

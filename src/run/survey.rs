@@ -169,10 +169,31 @@ struct Unread {
     source: Arc<UnreadError>,
 }
 
+/// A session for each database that is to be looked at, or why there is none.
+pub struct Sessions(Vec<(DatabaseName, Result<PgConnection, PgError>)>);
+
+/// Opens sessions to the databases of a plan (all, or only those named), side by side. Nothing is asked yet: what must be
+/// looked at under a lock may be opened while the lock is taken.
+pub async fn open(plan: &Plan, only: Option<&BTreeSet<DatabaseName>>) -> Sessions {
+    let wanted = plan.databases.values().filter(|it| only.is_none_or(|only| only.contains(&it.name)));
+    let open = |it: &Database| {
+        let (name, url) = (it.name.clone(), it.url.clone());
+        async move { (name, connect(&url, "migrate survey").await) }
+    };
+    Sessions(join_all(wanted.map(open)).await)
+}
+
 /// Looks at the databases of a plan (all, or only those named), side by side.
 pub async fn survey(world: &World, plan: &Plan, only: Option<&BTreeSet<DatabaseName>>) -> Survey {
-    let wanted = |name: &DatabaseName| only.is_none_or(|only| only.contains(name));
-    let looks = plan.databases.values().filter(|it| wanted(&it.name)).map(|it| look(world, plan, it));
+    let sessions = open(plan, only).await;
+    look_through(world, plan, sessions).await
+}
+
+/// Looks at the databases to which there are sessions, side by side.
+pub async fn look_through(world: &World, plan: &Plan, opened: Sessions) -> Survey {
+    let looked_at: BTreeSet<DatabaseName> = opened.0.iter().map(|(name, _)| name.clone()).collect();
+    let wanted = |name: &DatabaseName| looked_at.contains(name);
+    let looks = opened.0.into_iter().map(|(name, session)| look(world, plan, name, session));
     let mut survey = Survey { databases: BTreeMap::new(), steps: BTreeMap::new() };
     let mut sessions = BTreeMap::new();
     for (name, looked) in join_all(looks).await {
@@ -197,12 +218,25 @@ pub async fn survey(world: &World, plan: &Plan, only: Option<&BTreeSet<DatabaseN
 
 type Looked = (Found, Vec<(StepName, StepState)>, PgConnection);
 
-async fn look(world: &World, plan: &Plan, database: &Database) -> (DatabaseName, Result<Looked, PgError>) {
-    (database.name.clone(), look_inside(world, plan, database).await)
+async fn look(
+    world: &World,
+    plan: &Plan,
+    name: DatabaseName,
+    session: Result<PgConnection, PgError>,
+) -> (DatabaseName, Result<Looked, PgError>) {
+    let looked = match session {
+        Ok(session) => look_inside(world, plan, &plan.databases[&name], session).await,
+        Err(error) => Err(error),
+    };
+    (name, looked)
 }
 
-async fn look_inside(world: &World, plan: &Plan, database: &Database) -> Result<Looked, PgError> {
-    let mut session = connect(&database.url, "migrate survey").await?;
+async fn look_inside(
+    world: &World,
+    plan: &Plan,
+    database: &Database,
+    mut session: PgConnection,
+) -> Result<Looked, PgError> {
     let server = Server::of(&mut session).await?;
     let oid = database_oid(&mut session, database.url.dbname()).await?.unwrap_or_default();
     let rows = ledger::read(&mut session).await?;

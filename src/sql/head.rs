@@ -119,7 +119,9 @@ impl<'a> Head<'a> {
             () if self.starts(&["REINDEX"]) && self.concurrently_option() => Some("REINDEX CONCURRENTLY"),
             () if cluster_all => Some("CLUSTER without a table"),
             () if detach && last_is_concurrently => Some("DETACH PARTITION CONCURRENTLY"),
-            () if self.starts(&["ALTER", "DATABASE"]) && self.at(3, &["SET", "TABLESPACE"]) => {
+            () if self.starts(&["ALTER", "DATABASE"])
+                && (self.at(3, &["TABLESPACE"]) || self.at(3, &["SET|WITH", "TABLESPACE"])) =>
+            {
                 Some("ALTER DATABASE SET TABLESPACE")
             }
             () if self.starts(&["CREATE", "SUBSCRIPTION"])

@@ -13,5 +13,5 @@ pub mod index;
 pub mod place;
 pub mod quote;
 pub mod statements;
-mod tokens;
+pub mod tokens;
 pub mod transaction;

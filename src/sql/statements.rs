@@ -559,6 +559,8 @@ mod tests {
             "create tablespace s location '/x'",
             "drop tablespace s",
             "alter database d set tablespace s",
+            "alter database d with tablespace s",
+            "alter database d tablespace s",
             "alter table t detach partition p concurrently",
             "alter table only \"t\" detach partition p concurrently",
             "cluster",

@@ -1,6 +1,6 @@
 //! PostgreSQL's tokens with their places. The lexer is squawk's; added here are the string that goes on after a line end
 //! (its second part follows the rules of the first, so `E'a'` with `'\''` below it is one string), the errors for what is
-//! never closed, and the way past the data of a COPY.
+//! never closed, and the way past the data of a COPY. `fuzz/` compares it with PostgreSQL's own scanner.
 
 use squawk_lexer::{LiteralKind, TokenKind};
 
@@ -8,7 +8,7 @@ use crate::sql::error::{Problem, SqlTextError};
 
 /// As much of a token's kind as cutting a text into statements needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Class {
+pub enum Class {
     /// White space.
     Space,
     /// `-- …`, without the line end.
@@ -33,24 +33,24 @@ pub(crate) enum Class {
 
 /// A token and its place.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Token {
+pub struct Token {
     /// Its first byte.
-    pub(crate) start: usize,
+    pub start: usize,
     /// The byte after it.
-    pub(crate) end: usize,
+    pub end: usize,
     /// What it is.
-    pub(crate) class: Class,
+    pub class: Class,
 }
 
 impl Token {
     /// Is it the keyword `word`?
-    pub(crate) fn is_word(self, text: &str, word: &str) -> bool {
+    pub fn is_word(self, text: &str, word: &str) -> bool {
         self.class == Class::Word && text[self.start..self.end].eq_ignore_ascii_case(word)
     }
 }
 
 /// The tokens of a text.
-pub(crate) struct Tokens<'a> {
+pub struct Tokens<'a> {
     text: &'a str,
     at: usize,
     lexer: Box<dyn Iterator<Item = squawk_lexer::Token> + 'a>,
@@ -58,21 +58,21 @@ pub(crate) struct Tokens<'a> {
 
 impl<'a> Tokens<'a> {
     /// The tokens of `text`.
-    pub(crate) fn new(text: &'a str) -> Self {
+    pub fn new(text: &'a str) -> Self {
         Self { text, at: 0, lexer: Box::new(squawk_lexer::tokenize(text)) }
     }
 
     /// Goes on at byte `at`.
-    pub(crate) fn seek(&mut self, at: usize) {
+    pub fn seek(&mut self, at: usize) {
         self.at = at;
         self.lexer = Box::new(squawk_lexer::tokenize(&self.text[at..]));
     }
 
-    /// Goes past the further parts of an escape string that ends here.
-    fn continue_escape_string(&mut self) -> bool {
+    /// Goes past the further parts of a string that ends here.
+    fn continue_string(&mut self, rules: Rules) -> bool {
         let mut end = self.at;
         while let Some(quote) = continuation(self.text, end) {
-            let Some(closed) = escape_string_end(self.text, quote) else { return false };
+            let Some(closed) = string_end(self.text, quote, rules) else { return false };
             end = closed;
         }
         if end > self.at {
@@ -88,12 +88,22 @@ impl<'a> Tokens<'a> {
         if let Some(what) = unterminated(token.kind) {
             return Err(fail(what));
         }
-        if matches!(token.kind, TokenKind::Literal { kind: LiteralKind::EscStr { .. } })
-            && !self.continue_escape_string()
+        if is_stray_dollar(token.kind, &self.text[start..self.at]) {
+            self.seek(start + 1);
+            return Ok(Token { start, end: self.at, class: Class::Other });
+        }
+        let rules = Rules::of(token.kind);
+        if rules == Rules::Bits
+            && let Some(end) = string_end(self.text, start + 2, rules)
         {
-            return Err(fail("string"));
+            // The lexer goes on at a second quote.
+            self.seek(end);
         }
         let class = class(token.kind, start, &self.text[start..self.at]);
+        let quoted = class == Class::Text && self.text[..self.at].ends_with('\'');
+        if quoted && !self.continue_string(rules) {
+            return Err(fail("string"));
+        }
         Ok(Token { start, end: self.at, class })
     }
 }
@@ -105,6 +115,33 @@ impl Iterator for Tokens<'_> {
         let token = self.lexer.next()?;
         Some(self.read(token))
     }
+}
+
+/// What stands for itself in a string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    /// All but a quote, which is doubled.
+    Plain,
+    /// As in plain ones, and a backslash takes the next character with it: `E'…'`.
+    Escapes,
+    /// All; a quote ends it: `B'…'`, `X'…'`.
+    Bits,
+}
+
+impl Rules {
+    fn of(kind: TokenKind) -> Self {
+        match kind {
+            TokenKind::Literal { kind: LiteralKind::EscStr { .. } } => Self::Escapes,
+            TokenKind::Literal { kind: LiteralKind::BitStr { .. } | LiteralKind::ByteStr { .. } } => Self::Bits,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// A dollar sign that begins neither a string nor a parameter stands by itself: in `$E'\\''` a string follows it.
+fn is_stray_dollar(kind: TokenKind, text: &str) -> bool {
+    !matches!(kind, TokenKind::Literal { .. })
+        && text.strip_prefix('$').is_some_and(|rest| rest.starts_with(|c: char| !c.is_ascii_digit()))
 }
 
 fn class(kind: TokenKind, start: usize, text: &str) -> Class {
@@ -164,14 +201,14 @@ fn continuation(text: &str, end: usize) -> Option<usize> {
     }
 }
 
-/// The byte after the quote that closes the escape string whose content starts at `from`.
-fn escape_string_end(text: &str, from: usize) -> Option<usize> {
+/// The byte after the quote that closes the string whose content starts at `from`.
+fn string_end(text: &str, from: usize, rules: Rules) -> Option<usize> {
     let bytes = text.as_bytes();
     let mut at = from;
     loop {
         match bytes.get(at)? {
-            b'\\' => at += 2,
-            b'\'' if bytes.get(at + 1) == Some(&b'\'') => at += 2,
+            b'\\' if rules == Rules::Escapes => at += 2,
+            b'\'' if rules != Rules::Bits && bytes.get(at + 1) == Some(&b'\'') => at += 2,
             b'\'' => return Some(at + 1),
             _ => at += 1,
         }
@@ -202,7 +239,9 @@ mod tests {
         check("E'a' -- it's\n 'b\\'' x", &[(Class::Text, "E'a' -- it's\n 'b\\''"), (Class::Word, "x")]);
         check("E'a'\n'b'\n'c\\'d'", &[(Class::Text, "E'a'\n'b'\n'c\\'d'")]);
         check("E'a' 'b'", &[(Class::Text, "E'a'"), (Class::Text, "'b'")]);
-        check("'a'\n'b\\'", &[(Class::Text, "'a'"), (Class::Text, "'b\\'")]);
+        check("'a'\n'b\\'", &[(Class::Text, "'a'\n'b\\'")]);
+        check("U&'a' -- it's\n 'b' x", &[(Class::Text, "U&'a' -- it's\n 'b'"), (Class::Word, "x")]);
+        check("-- 'a'\n'b\\'", &[(Class::LineComment, "-- 'a'"), (Class::Text, "'b\\'")]);
         check(
             "E'a'\n/* no */ 'b\\'",
             &[(Class::Text, "E'a'"), (Class::BlockComment, "/* no */"), (Class::Text, "'b\\'")],
@@ -214,6 +253,9 @@ mod tests {
     fn a_letter_before_a_quote_is_a_prefix_only_by_itself() {
         check("type'a\\'", &[(Class::Word, "type"), (Class::Text, "'a\\'")]);
         check("U&'\\0041'", &[(Class::Text, "U&'\\0041'")]);
+        check("b'''' x", &[(Class::Text, "b''"), (Class::Text, "''"), (Class::Word, "x")]);
+        check("X'1'\n'F'''", &[(Class::Text, "X'1'\n'F'"), (Class::Text, "''")]);
+        check("$E'\\''", &[(Class::Other, "$"), (Class::Text, "E'\\''")]);
         check("N'a'", &[(Class::Text, "N'a'")]);
         check("a$$b$$", &[(Class::Word, "a$$b$$")]);
         check("$1$$b$$", &[(Class::Other, "$1"), (Class::Text, "$$b$$")]);
