@@ -6,17 +6,18 @@ import platform
 import sys
 
 import apply
+import snapshot
 import tools
 from harness import ROOT, Cluster, Report, say
 
 #: A group of measurements is a module with `PARTS` and `run`.
-GROUPS = {"apply": apply}
+GROUPS = {"apply": apply, "snapshot": snapshot}
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("group", choices=GROUPS)
-    parser.add_argument("parts", nargs="*", help="parts of the group alone: " + ", ".join(apply.PARTS))
+    parser.add_argument("parts", nargs="*", help="parts of the group alone: " + "; ".join(f"{name}: {', '.join(it.PARTS)}" for name, it in GROUPS.items()))
     parser.add_argument("--quick", action="store_true", help="fewer migrations, and fewer turns")
     parser.add_argument("--times", type=int, default=5, metavar="N", help="turns, of which the medians are shown (5)")
     parser.add_argument("--check", action="store_true", help="end with 1 if a figure is not met")

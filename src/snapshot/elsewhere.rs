@@ -10,7 +10,7 @@ use crate::sql::quote::identifier;
 use crate::world::World;
 
 use super::manifest::{Manifest, Properties};
-use super::{SnapshotError, prove, restore, swap};
+use super::{SnapshotError, restore, swap};
 
 /// What becomes of the roles that a snapshot refers to. A dump of one database does not hold them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,6 @@ pub async fn restore_as(
     if database_oid(&mut session, dbname).await.map_err(&failed)?.is_some() {
         return Err(SnapshotError::Exists { dbname: dbname.to_owned() });
     }
-    prove::whole(world, store, manifest).await?;
     let created = match roles {
         Roles::Create => create_roles(&mut session, manifest).await.map_err(&failed)?,
         Roles::MustExist | Roles::Ours => Vec::new(),
@@ -65,7 +64,15 @@ pub async fn restore_as(
         manifest.properties.acl = None;
         manifest.properties.settings.retain(|it| it.role.is_none());
     }
-    let side = restore::into_side(world, store, &manifest, url, dbname, roles).await?;
+    // Every archive is compared as it passes, and nothing is there yet that a damaged one could harm.
+    let restored = restore::into_side(world, store, &manifest, url, dbname, roles).await;
+    let side = match restored {
+        Ok(side) => side,
+        Err(error) => {
+            restore::drop_database(url, dbname).await.map_err(&failed)?;
+            return Err(error);
+        }
+    };
     let notes = give_properties(&mut session, dbname, &manifest.properties)
         .await
         .map_err(|error| failed(query_error("giving the database its own properties")(error)))?;
