@@ -58,6 +58,15 @@ pub enum Event {
         /// Who was in the way, each in words; nobody if that could not be seen.
         blockers: Vec<String>,
     },
+    /// A migration was taken up that an earlier run had begun and not ended.
+    GoingOn {
+        /// The database.
+        database: DatabaseName,
+        /// The migration.
+        name: String,
+        /// Where, in words.
+        how: String,
+    },
     /// A statement was sent that waits until every older transaction has ended, and there were some.
     OlderTransactions {
         /// The database.
@@ -152,6 +161,17 @@ pub enum Event {
         /// How long the databases were unreachable.
         seconds: f64,
     },
+    /// Migrations are undone, and their ledger rows gone.
+    Undone {
+        /// The database.
+        database: DatabaseName,
+        /// The step.
+        step: StepName,
+        /// The migrations, the last one first.
+        migrations: Vec<String>,
+        /// How long it took.
+        seconds: f64,
+    },
     /// Something that a person should know.
     Noted(String),
 }
@@ -177,6 +197,8 @@ pub enum Stage {
     Restore,
     /// Exchanging databases.
     Swap,
+    /// Undoing migrations one by one.
+    Undo,
 }
 
 /// Somebody who wants to know. Called from several tasks at once.

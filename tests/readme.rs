@@ -134,7 +134,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
     let plan = blocks(&readme, "toml").remove(1);
     let checks = ["sql", "http", "command", "git"].map(|it| ("kind = \"sync\"".to_owned(), format!("kind = \"{it}\"")));
     let rest = [
-        ("compression = \"gzip\"", "compression = \"zstd\""),
         ("freeze = \"none\"", "freeze = \"read_only\""),
         ("standby = false", "standby = true"),
         ("url = \"${MIGRATE_STORE}\"", "url = \"s3://bucket/prefix\""),

@@ -41,7 +41,8 @@ pub fn tokens(text: &str) -> Result<Vec<Piece>, String> {
 }
 
 fn is_parameter(text: &str, token: Piece, next: usize) -> bool {
-    token.end == next && token.class == Class::Other && text[token.start..].starts_with('$')
+    let digits = text[token.start..token.end].strip_prefix('$').unwrap_or_default();
+    token.end == next && digits.starts_with(|c: char| c.is_ascii_digit())
 }
 
 fn is_national(text: &str, token: Piece, next: usize) -> bool {
@@ -146,7 +147,7 @@ fn cannot_run_in_transaction(node: &NodeEnum) -> Option<&'static str> {
         {
             Some("CREATE SUBSCRIPTION with a replication slot")
         }
-        NodeEnum::AlterDatabaseStmt(it) if names(&it.options).any(|name| name == "tablespace") => {
+        NodeEnum::AlterDatabaseStmt(it) if names(&it.options).next() == Some("tablespace") => {
             Some("ALTER DATABASE SET TABLESPACE")
         }
         _ => None,

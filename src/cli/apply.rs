@@ -60,7 +60,7 @@ async fn prepared(context: &Context<'_>, plan: &Plan, args: ApplyArgs) -> Result
     };
     let store = context.store(Some(plan), None)?;
     if !args.yes {
-        let survey = survey(context.world, plan, options.only.as_ref()).await.all_reachable().or_fail()?;
+        let survey = survey(context.world, plan, options.only.as_ref()).await.whole(plan)?;
         let prospectus = Prospectus::new(plan, &survey, options.only.as_ref()).with_hazards(plan, &survey);
         let question = super::plan::text(&prospectus);
         context.console.confirm(false, &question, &[plan.target.name.to_string()])?;
@@ -126,6 +126,7 @@ pub fn text(report: &RunReport) -> String {
     let mut text = format!("{run}: {outcome}, in {}\n", seconds(report.seconds));
     for it in report.databases.iter().filter(|it| it.applied > 0 || it.rolled_back) {
         let back = match (&it.kept_as, it.rolled_back) {
+            (None, true) if it.via == Some("down") => ", rolled back by undoing them; nothing else was touched".into(),
             (Some(kept), true) => format!(", rolled back from its snapshot; the replaced database is kept as {kept}"),
             (None, true) => ", rolled back".into(),
             _ => String::new(),

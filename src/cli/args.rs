@@ -73,7 +73,7 @@ pub enum Command {
     Plan(PlanArgs),
     /// Carry the release: snapshots, migrations, checks; on failure, back
     Apply(ApplyArgs),
-    /// Take the databases that a run changed back to their snapshots
+    /// Take the databases that a run changed back: to their snapshots, or by undoing its migrations
     Rollback(RollbackArgs),
     /// Show what each database has, lacks, and which run was the last
     Status,
@@ -163,8 +163,10 @@ pub struct RollbackArgs {
 /// `rollback --via`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Via {
-    /// The cheapest that is proven for the run.
+    /// The snapshot.
     Auto,
+    /// Undo the run's migrations, the last one first: what was written since stays.
+    Down,
     /// Restore beside, then exchange.
     Snapshot,
 }
@@ -294,6 +296,22 @@ pub enum RepairCommand {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Drop the invalid indexes that a migration left which works concurrently; a valid one is never dropped
+    Index(RepairIndexArgs),
+}
+
+/// `migrate repair index`.
+#[derive(Debug, Args)]
+pub struct RepairIndexArgs {
+    /// The migration
+    #[arg(value_name = "STEP/NAME")]
+    pub which: Which,
+    /// Show what would be dropped, and drop nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
 /// `migrate resolve`.
@@ -312,6 +330,9 @@ pub struct ResolveArgs {
     /// It did not: it will be pending again
     #[arg(long)]
     pub not_applied: bool,
+    /// Say it of this statement alone, of a file without a transaction: the next apply goes on behind it, or with it
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub statement: Option<u32>,
 }
 
 /// `migrate lint`.

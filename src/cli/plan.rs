@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Blame, Exit, OrFail};
-use crate::run::saved::{Prospectus, Unit, Work};
+use crate::run::saved::{Prospectus, Stretch, Unit, Work};
 use crate::run::survey::survey;
 
 use super::Ended;
@@ -26,7 +26,7 @@ struct CannotSave {
 /// The plan is invalid, a database is unreachable, or files and ledgers disagree.
 pub async fn run(context: &Context<'_>, args: &PlanArgs) -> Ended {
     let plan = context.plan()?;
-    let survey = survey(context.world, &plan, None).await.all_reachable().or_fail()?;
+    let survey = survey(context.world, &plan, None).await.whole(&plan)?;
     survey.no_drift(&plan).or_blame(Blame::Drift)?;
     let prospectus = Prospectus::new(&plan, &survey, None).with_hazards(&plan, &survey);
     if let Some(path) = &args.out {
@@ -61,6 +61,13 @@ pub fn text(it: &Prospectus) -> String {
     for (number, step) in it.steps.iter().enumerate() {
         text += &step_text(number + 1, step);
     }
+    if !it.segments.is_empty() {
+        let stretch = |it: &Stretch| match it.pending {
+            1 => format!("{}/{}", it.step, it.first),
+            _ => format!("{}/{} to {}", it.step, it.first, it.last),
+        };
+        text += &format!("In this order: {}\n", it.segments.iter().map(stretch).collect::<Vec<_>>().join(", "));
+    }
     for check in &it.checks {
         text += &format!("Check {}: {} ({})\n", check.when, check.name, check.kind);
     }
@@ -79,6 +86,9 @@ fn step_text(number: usize, step: &Work) -> String {
     for duplicate in step.duplicate_numbers.iter().filter(|_| !step.pending.is_empty()) {
         text += &format!("   note: a number stands more than once, {duplicate}\n");
     }
+    for name in &step.gone {
+        text += &format!("   note: {name} is repeatable and was applied, and has no file any more\n");
+    }
     for unit in &step.pending {
         text += &format!("   {}{}\n", unit.name, remarks(step, unit));
         for it in &unit.hazards {
@@ -90,12 +100,16 @@ fn step_text(number: usize, step: &Work) -> String {
 
 fn remarks(step: &Work, unit: &Unit) -> String {
     let mut remarks: Vec<&str> = Vec::new();
+    let repeatable = unit.repeatable.map(|why| format!("repeatable, {why}"));
+    remarks.extend(repeatable.as_deref());
     if !unit.transactional {
         remarks.push("no transaction");
     }
     if step.kind != "copy" {
         remarks.push(if unit.reversible { "has a down" } else { "back by snapshot only" });
     }
+    let after = (!unit.after.is_empty()).then(|| format!("after {}", unit.after.join(", ")));
+    remarks.extend(after.as_deref());
     remarks.extend(unit.note.as_deref());
     if remarks.is_empty() { String::new() } else { format!("  [{}]", remarks.join("; ")) }
 }

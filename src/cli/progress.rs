@@ -139,6 +139,7 @@ fn stage(stage: Stage) -> &'static str {
         Stage::Verification => "Rolling back: reading the archives",
         Stage::Restore => "Restoring beside the live databases",
         Stage::Swap => "Exchanging the databases",
+        Stage::Undo => "Rolling back: undoing the migrations, the last one first",
     }
 }
 
@@ -161,6 +162,7 @@ fn line(event: &Event) -> Option<String> {
             let blockers = blockers.iter().map(|it| format!("\n    in the way: {it}"));
             format!("  {database}: {missed}{}", blockers.collect::<String>())
         }
+        Event::GoingOn { database, name, how } => format!("  {database}: {name}: {how}"),
         Event::OlderTransactions { database, name, transactions } => {
             let older = transactions.iter().map(|it| format!("\n    older: {it}")).collect::<String>();
             format!("  {database}: {name} waits until these transactions have ended{older}")
@@ -190,6 +192,10 @@ fn line(event: &Event) -> Option<String> {
         Event::Swapped { databases, seconds: took } => {
             let names: Vec<&str> = databases.iter().map(|(name, _)| name.as_str()).collect();
             format!("  {}: exchanged in one transaction, unreachable for {}", names.join(", "), seconds(*took))
+        }
+        Event::Undone { database, step, migrations, seconds: took } => {
+            let names: Vec<String> = migrations.iter().map(|name| format!("{step}/{name}")).collect();
+            format!("  {database}: undid {} in {}", names.join(", "), seconds(*took))
         }
         Event::Noted(text) => format!("note: {text}"),
         Event::SnapshotProgressed { .. } | Event::RestoreProgressed { .. } | Event::CopyProgressed { .. } => {

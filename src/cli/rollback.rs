@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::event::Event;
 use crate::failure::{Aftermath, Blame, Exit, Failure, OrFail};
@@ -13,10 +13,13 @@ use crate::outside::clock;
 use crate::outside::store::Store;
 use crate::plan::Plan;
 use crate::run::report::RunReport;
-use crate::run::rollback::{Prospect, Request, RollbackError, give_up, no_later_run, prospects, rollback};
+use crate::run::rollback::{
+    Down, Prospect, Prospects, Request, RollbackError, Way, give_up, no_later_run, prospects, rollback,
+};
+use crate::run::undo::Ahead;
 
 use super::Ended;
-use super::args::RollbackArgs;
+use super::args::{RollbackArgs, Via};
 use super::context::{Context, only};
 use super::text::{bytes, count};
 
@@ -35,9 +38,14 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
     if state.changed().next().is_none() && state.outcome.is_some() {
         return nothing(context, &state);
     }
+    let checkout = plan.clone();
     let plan = stored_plan(context, &store, &state, only.as_ref(), plan).await?;
-    let request = Request { state: &state, only: only.as_ref(), why: "request", message: None };
-    let ahead = match prospects(&store, &plan.databases, &request).await {
+    let way = match args.via {
+        Via::Auto | Via::Snapshot => Way::Snapshot,
+        Via::Down => Way::Down(Down { plan: &plan, checkout: checkout.as_ref() }),
+    };
+    let request = Request { state: &state, way, only: only.as_ref(), why: "request", message: None };
+    let ahead = match prospects(context.world, &store, &plan.databases, &request).await {
         Ok(ahead) => ahead,
         Err(error) => {
             if matches!(error, RollbackError::NoSnapshot { .. }) && state.outcome.is_none() && !args.dry_run {
@@ -51,9 +59,9 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
         return dry(context, &state, &ahead);
     }
     let question = text(&state, &ahead);
-    let words: Vec<String> = match ahead.is_empty() {
-        true => vec![state.run.to_string()],
-        false => ahead.iter().map(|it| it.name.to_string()).collect(),
+    let words: Vec<String> = match ahead.names().as_slice() {
+        [] => vec![state.run.to_string()],
+        names => names.iter().map(ToString::to_string).collect(),
     };
     context.console.confirm(args.yes, &question, &words)?;
     let report = rollback(context.world, &store, &plan.databases, &request).await?;
@@ -83,7 +91,8 @@ fn still_changed(state: &RunState, error: RollbackError) -> Failure {
     if matches!(error, RollbackError::UnknownDatabase { .. }) {
         return Failure::untouched(Blame::Usage, error);
     }
-    Failure { blame: Blame::Work, aftermath: Aftermath::changed(state, changed), error: Box::new(error) }
+    let blame = if error.is_interruption() { Blame::Interrupted } else { Blame::Work };
+    Failure { blame, aftermath: Aftermath::changed(state, changed), error: Box::new(error) }
 }
 
 fn nothing(context: &Context<'_>, state: &RunState) -> Ended {
@@ -94,6 +103,9 @@ fn nothing(context: &Context<'_>, state: &RunState) -> Ended {
         if let Restore::Swapped(swap) = &it.restore {
             let line = report.database(name);
             (line.rolled_back, line.via, line.kept_as) = (true, Some("snapshot"), Some(swap.kept_as.clone()));
+        } else if it.undone {
+            let line = report.database(name);
+            (line.rolled_back, line.via) = (true, Some("down"));
         }
     }
     if state.outcome == Some(Outcome::RolledBack) {
@@ -104,22 +116,53 @@ fn nothing(context: &Context<'_>, state: &RunState) -> Ended {
     super::apply::told(context.console, &report, None)
 }
 
-fn dry(context: &Context<'_>, state: &RunState, ahead: &[Prospect]) -> Ended {
+fn dry(context: &Context<'_>, state: &RunState, ahead: &Prospects) -> Ended {
     if context.console.json {
-        context
-            .console
-            .print_json(&json!({ "run": state.run, "target": state.target, "dry_run": true, "databases": ahead }));
+        let mut document = json!({ "run": state.run, "target": state.target, "dry_run": true });
+        match ahead {
+            Prospects::Snapshot(all) => document["databases"] = json!(all),
+            Prospects::Down(ahead) => {
+                document["databases"] = ahead.databases.iter().map(|name| database(state, ahead, name)).collect();
+                document["undo"] = json!(ahead.units);
+            }
+        }
+        context.console.print_json(&document);
     } else {
         context.console.print(&(text(state, ahead) + "Nothing was done.\n"));
     }
     Ok(Exit::Done)
 }
 
-fn text(state: &RunState, ahead: &[Prospect]) -> String {
+fn database(state: &RunState, ahead: &Ahead, name: &DatabaseName) -> Value {
+    let here = ahead.units.iter().filter(|unit| unit.database == *name);
+    let undo: Vec<String> = here.flat_map(|unit| unit.names()).collect();
+    json!({ "name": name, "dbname": state.databases[name].identity.dbname, "via": "down", "undo": undo })
+}
+
+fn text(state: &RunState, ahead: &Prospects) -> String {
     let mut text = format!("Rollback of run {} ({})\n", state.run, state.word());
-    if ahead.is_empty() {
+    if ahead.names().is_empty() {
         text += "  No database is changed by it; it will be closed as rolled back.\n";
     }
+    text + &match ahead {
+        Prospects::Snapshot(all) => restores(all),
+        Prospects::Down(ahead) => undoes(ahead),
+    }
+}
+
+fn undoes(ahead: &Ahead) -> String {
+    let mut text = String::new();
+    for (at, unit) in ahead.units.iter().enumerate() {
+        text += &format!("{}. on {}: undo {}\n", at + 1, unit.database, unit.names().join(", "));
+    }
+    if !ahead.units.is_empty() {
+        text += "What was written to the databases since stays in them, as far as the down scripts leave it.\n";
+    }
+    text
+}
+
+fn restores(ahead: &[Prospect]) -> String {
+    let mut text = String::new();
     for it in ahead {
         text += &format!(
             "  {} ({}): restore the snapshot of {}, {} rows, {} to read, {} to write;\n    {}\n",

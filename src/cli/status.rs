@@ -2,13 +2,14 @@
 
 use serde::Serialize;
 
-use crate::failure::{Exit, OrFail};
+use crate::failure::{Blame, Exit, Failure, OrFail};
 use crate::names::{DatabaseName, RunId, TargetName};
+use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{MAINTENANCE, connect};
 use crate::plan::Plan;
 use crate::run::lock::who_holds;
 use crate::run::step;
-use crate::run::survey::{Survey, survey};
+use crate::run::survey::{Found, Survey, survey};
 
 use super::Ended;
 use super::context::Context;
@@ -37,6 +38,17 @@ struct Line {
     error: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unknown_steps: Vec<String>,
+    /// Repeatable migrations without a file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gone: Vec<Item>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    invalid_indexes: Vec<InvalidIndex>,
+}
+
+#[derive(Serialize)]
+struct InvalidIndex {
+    index: String,
+    left_by: String,
 }
 
 #[derive(Serialize)]
@@ -58,6 +70,9 @@ pub async fn run(context: &Context<'_>) -> Ended {
     let store = context.store(Some(&plan), None)?;
     let (survey, unfinished) =
         tokio::join!(survey(context.world, &plan, None), crate::run::unfinished(&store, &plan.target.name));
+    if context.world.interrupt.requested() {
+        return Err(Failure::untouched(Blame::Interrupted, Interrupted));
+    }
     let unfinished = unfinished.or_fail()?;
     let status = Status {
         target: plan.target.name.clone(),
@@ -88,12 +103,20 @@ async fn lock_holder(plan: &Plan) -> Option<String> {
 fn line(plan: &Plan, survey: &Survey, name: &DatabaseName) -> Line {
     let found = survey.found(name);
     let error = survey.databases.get(name).and_then(|it| it.as_ref().err());
-    let (mut pending, mut changed) = (Vec::new(), Vec::new());
+    let mut errors: Vec<String> = error.map(|error| with_cause(error)).into_iter().collect();
+    let (mut pending, mut changed, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for step in plan.steps.iter().filter(|step| step.database == *name) {
         let Some(state) = survey.steps.get(&step.name) else { continue };
+        errors
+            .extend(state.unread.as_ref().map(|error| format!("step `{}`: {}", step.name, with_cause(error.as_ref()))));
         let item = |name: &str| Item { step: step.name.to_string(), name: name.into(), reason: None, detail: None };
         let note = state.copy.as_ref().filter(|_| state.has_work()).map(ToString::to_string);
-        pending.extend(step::names(step, state).iter().map(|name| Item { detail: note.clone(), ..item(name) }));
+        let repeatable = |at: usize| Some(format!("repeatable, {}", state.repeatable(step, *state.pending.get(at)?)?));
+        let going_on = |name: &str| state.going_on.get(name).map(ToString::to_string);
+        let detail = |at: usize, name: &str| going_on(name).or_else(|| note.clone()).or_else(|| repeatable(at));
+        let names = step::names(step, state);
+        pending.extend(names.iter().enumerate().map(|(at, name)| Item { detail: detail(at, name), ..item(name) }));
+        gone.extend(state.gone.iter().map(|name| item(name)));
         changed.extend(state.drift.iter().map(|drift| Item {
             reason: Some(drift.reason()),
             detail: Some(drift.to_string()),
@@ -106,24 +129,36 @@ fn line(plan: &Plan, survey: &Survey, name: &DatabaseName) -> Line {
         applied: found.map_or(0, |it| it.applied),
         pending,
         changed,
+        gone,
         last_run: found.and_then(|it| it.last_run.clone()),
-        error: error.map(|error| {
-            let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            format!("{error}{cause}")
-        }),
+        error: (!errors.is_empty()).then(|| errors.join("\n")),
         unknown_steps: found.map(|it| it.strange_steps.clone()).unwrap_or_default(),
+        invalid_indexes: found.map(invalid_indexes).unwrap_or_default(),
     }
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{error}{cause}")
+}
+
+fn invalid_indexes(found: &Found) -> Vec<InvalidIndex> {
+    let indexes = found.invalid_indexes.iter().cloned();
+    indexes.map(|(index, left_by)| InvalidIndex { index, left_by }).collect()
 }
 
 fn text(status: &Status) -> String {
     let mut text = format!("Target `{}`\n", status.target);
     for it in &status.databases {
-        if let Some(error) = &it.error {
+        if let (false, Some(error)) = (it.reachable, &it.error) {
             text += &format!("{}: unreachable, {error}\n", it.name);
             continue;
         }
         let last = it.last_run.as_ref().map(|run| format!(", last changed by run {run}")).unwrap_or_default();
         text += &format!("{}: {} applied, {} pending{last}\n", it.name, it.applied, it.pending.len());
+        for error in it.error.iter().flat_map(|error| error.lines()) {
+            text += &format!("  ERROR    {error}\n");
+        }
         for item in &it.pending {
             let note = item.detail.as_ref().map(|detail| format!("  [{detail}]")).unwrap_or_default();
             text += &format!("  pending  {}/{}{note}\n", item.step, item.name);
@@ -131,6 +166,14 @@ fn text(status: &Status) -> String {
         for item in &it.changed {
             text +=
                 &format!("  CHANGED  {}\n", item.detail.as_deref().unwrap_or_default().replace('\n', "\n         "));
+        }
+        for item in &it.gone {
+            text += &format!("  note: {}/{} is repeatable and has no file any more\n", item.step, item.name);
+        }
+        for InvalidIndex { index, left_by } in &it.invalid_indexes {
+            text += &format!(
+                "  note: the index {index}, which {left_by} left, is invalid: `migrate repair index {left_by}` drops it\n"
+            );
         }
         if !it.unknown_steps.is_empty() {
             let steps = plural(it.unknown_steps.len(), "step");

@@ -1,6 +1,8 @@
 //! One entry of a journal: versioned JSON. What a newer version wrote is kept as unknown, never mistaken for something
 //! else.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -104,6 +106,12 @@ pub enum Fact {
         database: DatabaseName,
         /// The migrations that are about to be applied.
         pending: Vec<String>,
+        /// Those of them that are applied anew, with the checksums that the ledger had for them.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        replaced: BTreeMap<String, String>,
+        /// The roles of the server before the run: no snapshot has roles.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        roles: Vec<String>,
     },
     /// A step is done and committed.
     StepDone {
@@ -147,6 +155,17 @@ pub enum Fact {
         /// The migrations.
         adopted: Vec<String>,
     },
+    /// An invalid index that a migration left was dropped.
+    IndexDropped {
+        /// The step.
+        step: StepName,
+        /// The database.
+        database: DatabaseName,
+        /// The migration.
+        name: String,
+        /// Quoted, with its schema.
+        index: String,
+    },
     /// A changed file was accepted.
     Repaired {
         /// The step.
@@ -170,6 +189,9 @@ pub enum Fact {
         name: String,
         /// What was said.
         applied: bool,
+        /// Of this statement alone, from 1.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        statement: Option<u32>,
     },
     /// A check gave its result.
     Checked {
@@ -182,10 +204,49 @@ pub enum Fact {
     },
     /// A rollback is about to start. The run is unfinished until [`Fact::End`].
     RollbackStart {
-        /// The databases that will be restored.
+        /// The databases that will go back.
         databases: Vec<DatabaseName>,
         /// `failure` within the run, `request` by an operator.
         why: String,
+        /// `snapshot`, `down`. Versions that knew one way alone did not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        via: Option<String>,
+    },
+    /// Migrations are about to be undone, in one go.
+    UndoStart {
+        /// The step.
+        step: StepName,
+        /// The database.
+        database: DatabaseName,
+        /// The migrations, the last one first.
+        migrations: Vec<String>,
+    },
+    /// They were undone, and their ledger rows are gone.
+    Undone {
+        /// The step.
+        step: StepName,
+        /// The database.
+        database: DatabaseName,
+        /// The migrations, the last one first.
+        migrations: Vec<String>,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// They were not, or not all of them.
+    UndoFailed {
+        /// The step.
+        step: StepName,
+        /// The database.
+        database: DatabaseName,
+        /// Those that are still applied, or of which it is not known.
+        migrations: Vec<String>,
+        /// What went wrong.
+        message: String,
+    },
+    /// Every migration of the run on a database is undone.
+    AllUndone {
+        /// The database.
+        database: DatabaseName,
     },
     /// A side database is about to be made.
     RestoreStart {

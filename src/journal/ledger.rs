@@ -1,11 +1,13 @@
 //! The ledger: the rows in each database that say which migrations it has, committed with the migrations themselves.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use crate::names::{RunId, StepName};
-use crate::outside::postgres::{PgError, ask, ask_one, query_error};
+use crate::outside::postgres::{PgError, ask, query_error};
 use crate::sql::quote::literal;
 
 /// What a database needs to hold a ledger. It stands in the transaction of the first migration, so that a first migration
@@ -27,14 +29,19 @@ CREATE TABLE IF NOT EXISTS migrate.ledger (
     up_sql text,
     down_sql text,
     progress int,
+    unclear boolean,
+    before jsonb,
+    undoing boolean,
     CONSTRAINT ledger_pkey PRIMARY KEY (step, name),
     CONSTRAINT applied_is_finished CHECK ((state = 'applied') = (finished_at IS NOT NULL))
 );
 COMMENT ON TABLE migrate.ledger IS 'Which migrations this database has. Written by migrate, each row in the transaction of its migration.';
 ";
 
-/// For a ledger that was made before it kept the progress of files without a transaction.
-pub const ADD_PROGRESS: &str = "ALTER TABLE migrate.ledger ADD COLUMN IF NOT EXISTS progress int;\n";
+/// For a ledger that was made before it kept, of files without a transaction, how many statements have ended, whether the
+/// next one may have taken effect as well, what that one found, and whether it is the way back that was begun.
+pub const ADD_COLUMNS: &str = "ALTER TABLE migrate.ledger ADD COLUMN IF NOT EXISTS progress int, ADD COLUMN IF NOT EXISTS \
+     unclear boolean, ADD COLUMN IF NOT EXISTS before jsonb, ADD COLUMN IF NOT EXISTS undoing boolean;\n";
 
 /// One row of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +60,19 @@ pub struct Applied {
     pub started_at: DateTime<Utc>,
     /// Outside a transaction: so many of its statements are known to have ended.
     pub progress: Option<i32>,
+    /// Of a row that is not finished, and whose way back was not begun: what is known beyond that.
+    pub begun: Option<Begun>,
+}
+
+/// What a row says of a migration without a transaction that did not end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// Its text.
+    pub text: Option<String>,
+    /// Whether the statement behind those that have ended may have taken effect.
+    pub unclear: bool,
+    /// What that statement found, as JSON.
+    pub before: Option<String>,
 }
 
 /// Every row, in the order of application; none if there is no ledger.
@@ -60,21 +80,58 @@ pub struct Applied {
 /// # Errors
 /// The query failed.
 pub async fn read(session: &mut PgConnection) -> Result<Option<Vec<Applied>>, PgError> {
-    let there = ask_one(session, "select to_regclass('migrate.ledger') is not null").await;
-    let there: bool = there.and_then(|row| row.try_get(0)).map_err(query_error("looking for the ledger"))?;
-    if !there {
-        return Ok(None);
-    }
-    let rows = ask(
+    // A ledger of an earlier version lacks columns. The rows themselves are not asked for what they have: that would read every
+    // text.
+    let columns = ask(
         session,
-        "select step, name, checksum, run, state = 'applied', started_at, (to_jsonb(l) ->> 'progress')::int from \
-         migrate.ledger l order by started_at, step, name",
+        "select array(select attname::text from pg_attribute where attrelid = to_regclass('migrate.ledger') and not \
+         attisdropped) where to_regclass('migrate.ledger') is not null",
     );
-    let rows = rows.await.map_err(query_error("reading the ledger"))?;
+    let columns = columns.await.map_err(query_error("looking for the ledger"))?;
+    let Some(columns) = columns.first() else { return Ok(None) };
+    let columns: Vec<String> = columns.try_get(0).map_err(query_error("looking for the ledger"))?;
+    let column = |name: &str, kind: &str| match columns.iter().any(|it| it == name) {
+        true => name.to_owned(),
+        false => format!("null::{kind}"),
+    };
+    let (progress, unclear) = (column("progress", "int"), column("unclear", "boolean"));
+    let (before, undoing) = (column("before", "jsonb"), column("undoing", "boolean"));
+    let begun = format!("state = 'started' and {undoing} is not true");
+    let sql = format!(
+        "select step, name, checksum, run, state = 'applied', started_at, {progress}, case when {begun} then up_sql end, case \
+         when {begun} then coalesce({unclear}, true) end, case when {begun} then {before}::text end from migrate.ledger order \
+         by started_at, step, name"
+    );
+    let rows = ask(session, sql).await.map_err(query_error("reading the ledger"))?;
     rows.iter().map(row).collect::<Result<_, _>>().map(Some).map_err(query_error("reading the ledger"))
 }
 
+/// The texts that the ledger keeps of some migrations of a step, by name.
+///
+/// # Errors
+/// The query failed.
+pub async fn texts(
+    session: &mut PgConnection,
+    step: &StepName,
+    names: &[&str],
+) -> Result<BTreeMap<String, String>, PgError> {
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "select name, up_sql from migrate.ledger where step = $1 and name = any($2) and up_sql is not null",
+    )
+    .bind(step.as_str())
+    .bind(names)
+    .fetch_all(session)
+    .await
+    .map_err(query_error("reading texts of the ledger"))?;
+    Ok(rows.into_iter().collect())
+}
+
 fn row(row: &PgRow) -> Result<Applied, sqlx::Error> {
+    let unclear: Option<bool> = row.try_get(8)?;
+    let (text, before) = (row.try_get(7)?, row.try_get(9)?);
     Ok(Applied {
         step: row.try_get(0)?,
         name: row.try_get(1)?,
@@ -83,7 +140,110 @@ fn row(row: &PgRow) -> Result<Applied, sqlx::Error> {
         finished: row.try_get(4)?,
         started_at: row.try_get(5)?,
         progress: row.try_get(6)?,
+        begun: unclear.map(|unclear| Begun { text, unclear, before }),
     })
+}
+
+/// A row that a run wrote, with what it takes to undo its migration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The step.
+    pub step: StepName,
+    /// The migration.
+    pub name: String,
+    /// `sql`, `refinery`, `alembic`, …
+    pub kind: String,
+    /// SHA-256 of its text when it was applied.
+    pub checksum: String,
+    /// False: it was begun outside a transaction, or its way back was, and nobody wrote that it ended.
+    pub finished: bool,
+    /// Its text.
+    pub up: Option<String>,
+    /// The text of its way back, as it was when it was applied.
+    pub down: Option<String>,
+}
+
+/// The rows of one run, the last applied first; none if there is no ledger.
+///
+/// # Errors
+/// The query failed.
+pub async fn of_run(session: &mut PgConnection, run: &RunId) -> Result<Vec<Written>, PgError> {
+    let failed = || query_error("reading the ledger");
+    if read(session).await?.is_none() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query(
+        "select step, name, kind, checksum, state = 'applied', up_sql, down_sql from migrate.ledger where run = $1 order by \
+         started_at desc, step desc, name desc",
+    )
+    .bind(run.as_str())
+    .fetch_all(session)
+    .await
+    .map_err(failed())?;
+    rows.iter().map(written).collect::<Result<_, _>>().map_err(failed())
+}
+
+fn written(row: &PgRow) -> Result<Written, sqlx::Error> {
+    Ok(Written {
+        step: StepName::new(row.try_get::<&str, _>(0)?).map_err(|error| sqlx::Error::Decode(error.into()))?,
+        name: row.try_get(1)?,
+        kind: row.try_get(2)?,
+        checksum: row.try_get(3)?,
+        finished: row.try_get(4)?,
+        up: row.try_get(5)?,
+        down: row.try_get(6)?,
+    })
+}
+
+/// Removes the ledger if it has no rows: a run that made it and is undone leaves none.
+pub const DROP_IF_EMPTY: &str = "\
+DO $$ BEGIN
+    IF pg_catalog.to_regclass('migrate.ledger') IS NOT NULL AND NOT EXISTS (SELECT FROM migrate.ledger) THEN
+        DROP TABLE migrate.ledger;
+        DROP SCHEMA migrate;
+    END IF;
+EXCEPTION WHEN insufficient_privilege OR dependent_objects_still_exist OR lock_not_available THEN NULL;
+END $$";
+
+/// Whose row it is: for statements that need no more than its key.
+fn key(step: &StepName, name: &str) -> String {
+    format!("step OPERATOR(pg_catalog.=) {} AND name OPERATOR(pg_catalog.=) {}", literal(step.as_str()), literal(name))
+}
+
+/// The statement that removes the row of a migration that is undone, for the end of the transaction that undoes it.
+#[must_use]
+pub fn removed(step: &StepName, name: &str) -> String {
+    format!("DELETE FROM migrate.ledger WHERE {}", key(step, name))
+}
+
+/// The statement that records that a migration outside a transaction is about to begin, or its way back: no statement of it
+/// has been sent.
+#[must_use]
+pub fn begun(step: &StepName, name: &str, undoing: bool) -> String {
+    let columns = format!("progress = 0, unclear = false, before = NULL, undoing = {undoing}");
+    format!("UPDATE migrate.ledger SET {columns} WHERE {}", key(step, name))
+}
+
+/// The statement that records the intent to undo a migration outside a transaction.
+#[must_use]
+pub fn undo_started(step: &StepName, name: &str) -> String {
+    format!("UPDATE migrate.ledger SET state = 'started', finished_at = NULL WHERE {}", key(step, name))
+}
+
+/// The statement that records how many statements of a migration, or of its way back, have ended, and that the next one took
+/// no effect.
+#[must_use]
+pub fn progressed(step: &StepName, name: &str, statements: usize) -> String {
+    let columns = format!("progress = {statements}, unclear = false, before = NULL");
+    format!("UPDATE migrate.ledger SET {columns} WHERE {}", key(step, name))
+}
+
+/// The statement that records that the one after so many statements is about to be sent, and what it finds, as JSON.
+#[must_use]
+pub fn about_to(step: &StepName, name: &str, statements: usize, before: Option<&str>) -> String {
+    let before = before.map_or("NULL".into(), literal);
+    let columns = format!("progress = {statements}, unclear = true, before = {before}");
+    format!("UPDATE migrate.ledger SET {columns} WHERE {}", key(step, name))
 }
 
 /// State and times of a row that is written at the end of the migration's own transaction.
@@ -147,7 +307,7 @@ impl Author {
         self.insert(unit, APPLIED)
     }
 
-    /// As [`Author::applied`], for a unit that is applied again and again (a copy): its row is replaced.
+    /// As [`Author::applied`], for a unit that is applied again and again (a copy, a repeatable file): its row is replaced.
     #[must_use]
     pub fn applied_again(&self, unit: Unit<'_>) -> String {
         format!("{} ON CONFLICT (step, name) DO UPDATE SET {}", self.insert(unit, APPLIED), replaced())
@@ -159,7 +319,8 @@ impl Author {
         self.insert(unit, STARTED)
     }
 
-    /// As [`Author::started`], for a unit that is run again and again (a command): its row is replaced.
+    /// As [`Author::started`], for a unit that is run again and again (a command, a repeatable file): its row is
+    /// replaced.
     #[must_use]
     pub fn started_again(&self, unit: Unit<'_>) -> String {
         format!("{} ON CONFLICT (step, name) DO UPDATE SET {}", self.insert(unit, STARTED), replaced())
@@ -175,28 +336,34 @@ impl Author {
         )
     }
 
-    /// The statement that records how many statements of what [`Author::started`] announced have ended.
+    /// The statement that records that this run goes on with what an earlier one announced, by its text as it is now.
     #[must_use]
-    pub fn progressed(&self, name: &str, statements: usize) -> String {
-        format!(
-            "UPDATE migrate.ledger SET progress = {statements} WHERE step OPERATOR(pg_catalog.=) {} AND name \
-             OPERATOR(pg_catalog.=) {}",
-            literal(self.step.as_str()),
-            literal(name)
-        )
+    pub fn gone_on(&self, unit: Unit<'_>) -> String {
+        let text = |text: Option<&str>| text.map_or("NULL".into(), literal);
+        let columns = [
+            ("checksum", literal(unit.checksum)),
+            ("run", literal(self.run.as_str())),
+            ("applied_by", literal(&self.applied_by)),
+            ("tool_version", literal(env!("CARGO_PKG_VERSION"))),
+            ("up_sql", text(unit.up)),
+            ("down_sql", text(unit.down)),
+        ];
+        self.update(unit.name, &columns.map(|(column, value)| format!("{column} = {value}")).join(", "))
     }
 
     /// The statement that records the end of what [`Author::started`] announced.
     #[must_use]
     pub fn finished(&self, name: &str) -> String {
-        format!(
-            "UPDATE migrate.ledger SET state = 'applied', finished_at = pg_catalog.clock_timestamp(), execution_ms = \
-             (EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) started_at) \
-             OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8 WHERE step OPERATOR(pg_catalog.=) {} AND name \
-             OPERATOR(pg_catalog.=) {}",
-            literal(self.step.as_str()),
-            literal(name)
+        self.update(
+            name,
+            "state = 'applied', finished_at = pg_catalog.clock_timestamp(), execution_ms = (EXTRACT(EPOCH FROM \
+             pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) started_at) OPERATOR(pg_catalog.*) \
+             1000)::pg_catalog.int8",
         )
+    }
+
+    fn update(&self, name: &str, columns: &str) -> String {
+        format!("UPDATE migrate.ledger SET {columns} WHERE {}", key(&self.step, name))
     }
 
     fn insert(&self, unit: Unit<'_>, state_and_times: &str) -> String {

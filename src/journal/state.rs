@@ -1,10 +1,10 @@
 //! The state of a run, folded from its entries. Pure: the same entries give the same state on every machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
-use crate::names::{DatabaseName, RunId, TargetName};
+use crate::names::{DatabaseName, RunId, StepName, TargetName};
 
 use super::entry::{Command, Entry, Fact, Identity, Outcome, Swap, Writer};
 
@@ -39,6 +39,19 @@ pub struct RunState {
     pub newer: Option<String>,
     /// Its databases.
     pub databases: BTreeMap<DatabaseName, DatabaseState>,
+    /// Its steps, or the parts of those that were cut, in the order in which they began.
+    pub begun: Vec<Begun>,
+}
+
+/// A step, or a part of one, that began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// The step.
+    pub step: StepName,
+    /// The migrations that it was about to apply.
+    pub pending: BTreeSet<String>,
+    /// Those of them that the database had with another text.
+    pub replaced: BTreeSet<String>,
 }
 
 /// What the journal says about one database.
@@ -54,6 +67,14 @@ pub struct DatabaseState {
     pub applied: u64,
     /// How far its restore got.
     pub restore: Restore,
+    /// Whether a program of a step that was not meant for it changed it.
+    pub strayed: bool,
+    /// Steps on it that failed and may have left something.
+    pub left_by: Vec<StepName>,
+    /// Whether it was taken back by undoing every migration of the run.
+    pub undone: bool,
+    /// The roles of its server before the run, if a step has begun on it.
+    pub roles: Vec<String>,
 }
 
 /// Whether a run changed a database.
@@ -102,6 +123,7 @@ impl RunState {
             no_snapshot: None,
             newer: None,
             databases: BTreeMap::new(),
+            begun: Vec::new(),
         };
         for entry in entries {
             state.take(entry);
@@ -119,14 +141,22 @@ impl RunState {
                 self.databases = databases.iter().map(|it| (it.name.clone(), DatabaseState::new(it))).collect();
             }
             Fact::SnapshotTaken { database, .. } => self.with(database, |it| it.snapshot = true),
-            Fact::StepStart { database, .. } => self.with(database, |it| it.changed = it.changed.max(Changed::Maybe)),
+            Fact::StepStart { step, database, pending, replaced, roles } => {
+                let (pending, replaced) = (pending.iter().cloned().collect(), replaced.keys().cloned().collect());
+                self.begun.push(Begun { step: step.clone(), pending, replaced });
+                self.with(database, |it| it.step_began(roles));
+            }
             Fact::StepDone { database, applied, .. } => self.with(database, |it| it.step_ended(applied.len(), false)),
-            Fact::StepFailed { database, applied, left_something, .. } => {
-                self.with(database, |it| it.step_ended(applied.len(), *left_something));
+            Fact::StepFailed { step, database, applied, left_something, .. } => {
+                self.with(database, |it| it.step_failed(step, applied.len(), *left_something));
             }
             Fact::Strayed { databases, .. } => {
-                databases.iter().for_each(|name| self.with(name, |it| it.changed = Changed::Yes));
+                databases.iter().for_each(|name| self.with(name, DatabaseState::strayed));
             }
+            Fact::Undone { database, migrations, .. } => {
+                self.with(database, |it| it.applied = it.applied.saturating_sub(migrations.len() as u64));
+            }
+            Fact::AllUndone { database } => self.with(database, DatabaseState::all_undone),
             Fact::RollbackStart { .. } => (self.outcome, self.message) = (None, None),
             Fact::RestoreStart { database, side } => {
                 self.with(database, |it| it.restore = Restore::Begun(side.clone()))
@@ -141,8 +171,11 @@ impl RunState {
                 (self.outcome, self.message) = (Some(*outcome), message.clone());
             }
             Fact::SnapshotStart { .. }
+            | Fact::UndoStart { .. }
+            | Fact::UndoFailed { .. }
             | Fact::Checked { .. }
             | Fact::Adopted { .. }
+            | Fact::IndexDropped { .. }
             | Fact::Repaired { .. }
             | Fact::Resolved { .. } => {}
             Fact::Unknown => self.newer = Some(entry.by.version.clone()),
@@ -193,7 +226,30 @@ impl RunState {
 
 impl DatabaseState {
     fn new(identity: &Identity) -> Self {
-        Self { identity: identity.clone(), snapshot: false, changed: Changed::No, applied: 0, restore: Restore::None }
+        Self {
+            identity: identity.clone(),
+            snapshot: false,
+            changed: Changed::No,
+            applied: 0,
+            restore: Restore::None,
+            strayed: false,
+            left_by: Vec::new(),
+            undone: false,
+            roles: Vec::new(),
+        }
+    }
+
+    fn strayed(&mut self) {
+        (self.changed, self.strayed) = (Changed::Yes, true);
+    }
+
+    fn all_undone(&mut self) {
+        (self.changed, self.applied, self.undone) = (Changed::No, 0, true);
+    }
+
+    fn step_began(&mut self, roles: &[String]) {
+        self.changed = self.changed.max(Changed::Maybe);
+        self.roles = roles.to_vec();
     }
 
     fn step_ended(&mut self, applied: usize, changed: bool) {
@@ -201,9 +257,15 @@ impl DatabaseState {
         self.changed = if self.applied > 0 || changed { Changed::Yes } else { Changed::No };
     }
 
+    fn step_failed(&mut self, step: &StepName, applied: usize, left_something: bool) {
+        self.step_ended(applied, left_something);
+        if left_something {
+            self.left_by.push(step.clone());
+        }
+    }
+
     fn swapped(&mut self, swap: Swap) {
-        self.changed = Changed::No;
-        self.applied = 0;
+        (self.changed, self.applied, self.strayed) = (Changed::No, 0, false);
         self.restore = Restore::Swapped(swap);
     }
 }
@@ -213,7 +275,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::names::StepName;
 
     fn name(text: &str) -> DatabaseName {
         DatabaseName::new(text).expect("a name")
@@ -257,7 +318,8 @@ mod tests {
     }
 
     fn started() -> Fact {
-        Fact::StepStart { step: step("s"), database: name("rag"), pending: vec!["001".into()] }
+        let (pending, replaced) = (vec!["001".into()], BTreeMap::new());
+        Fact::StepStart { step: step("s"), database: name("rag"), pending, replaced, roles: vec!["app".into()] }
     }
 
     fn failed(left_something: bool) -> Fact {
@@ -282,6 +344,9 @@ mod tests {
         assert_eq!(fold([started(), failed(true)]).databases[&name("rag")].changed, Changed::Yes);
         assert_eq!(fold([started(), done(), started(), failed(false)]).databases[&name("rag")].changed, Changed::Yes);
         assert_eq!(fold([started(), done()]).databases[&name("chat")].changed, Changed::No);
+        // A step that is cut starts once for each of its segments; what one of them did stays done.
+        assert_eq!(fold([started(), done(), started()]).databases[&name("rag")].changed, Changed::Yes);
+        assert_eq!(fold([started(), done(), started(), done()]).databases[&name("rag")].applied, 2);
     }
 
     #[test]
@@ -294,9 +359,28 @@ mod tests {
     }
 
     #[test]
+    fn a_database_is_unchanged_once_all_is_undone_and_not_before() {
+        let undone =
+            || Fact::Undone { step: step("s"), database: name("rag"), migrations: vec!["001".into()], seconds: 0.0 };
+        let state = fold([started(), done(), undone()]);
+        let rag = &state.databases[&name("rag")];
+        assert_eq!((rag.changed, rag.applied, rag.undone), (Changed::Yes, 0, false));
+        let state = fold([started(), done(), undone(), Fact::AllUndone { database: name("rag") }]);
+        assert_eq!((state.changed().count(), state.databases[&name("rag")].undone), (0, true));
+    }
+
+    #[test]
+    fn what_strayed_is_known_until_its_database_was_exchanged() {
+        let astray = || Fact::Strayed { step: step("s"), databases: vec![name("chat")], what: String::new() };
+        let chat = |state: RunState| (state.databases[&name("chat")].changed, state.databases[&name("chat")].strayed);
+        assert_eq!(chat(fold([astray()])), (Changed::Yes, true));
+        assert_eq!(chat(fold([astray(), Fact::Swapped { swaps: vec![swap("chat")] }])), (Changed::No, false));
+    }
+
+    #[test]
     fn a_rollback_makes_a_finished_run_unfinished_until_it_ends() {
         let end = |outcome| Fact::End { outcome, message: None };
-        let rollback = || Fact::RollbackStart { databases: vec![name("rag")], why: "request".into() };
+        let rollback = || Fact::RollbackStart { databases: vec![name("rag")], why: "request".into(), via: None };
         assert!(fold([]).unfinished());
         assert!(!fold([end(Outcome::Succeeded)]).unfinished());
         assert!(fold([end(Outcome::Halted)]).unfinished());

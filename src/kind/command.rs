@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::sql::directives::Budget;
 
 use super::program::Surroundings;
-use super::{Migration, ReadError};
+use super::{Migration, ReadError, Turn};
 
 /// A `command` step.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +65,7 @@ pub fn read(name: &str, argv: &[String], root: &Path, inputs: &[String]) -> Resu
         down: None,
         irreversible: false,
         budget: Budget::default(),
+        turn: Turn::default(),
         transactional: false,
     })
 }

@@ -16,14 +16,28 @@ use super::limits::Limits;
 /// In place of no limit at all.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
-/// Whether a statement is one.
-pub(super) fn is(kind: StatementKind) -> bool {
-    kind == StatementKind::CannotRunInTransaction("CREATE INDEX CONCURRENTLY")
+/// What works concurrently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// `CREATE INDEX`.
+    CreateIndex,
+    /// `DROP INDEX`, `REINDEX`, `DETACH PARTITION`.
+    Other,
+}
+
+/// Which of them a statement is, if it is one.
+pub(super) fn which(kind: StatementKind) -> Option<Which> {
+    match kind {
+        StatementKind::CannotRunInTransaction("CREATE INDEX CONCURRENTLY") => Some(Which::CreateIndex),
+        StatementKind::CannotRunInTransaction(name) if name.ends_with("CONCURRENTLY") => Some(Which::Other),
+        _ => None,
+    }
 }
 
 /// The statement's own budget. A lock timeout would count the wait for other transactions and make it fail for nothing;
 /// nobody but DDL waits behind it. The time for the whole is limited in any case.
-pub(super) fn budget(limits: &Limits) -> String {
+#[must_use]
+pub fn budget(limits: &Limits) -> String {
     let own = limits.statement_timeout;
     let timeout = if own.is_zero() { DEFAULT_TIMEOUT } else { own };
     format!("SET lock_timeout = 0; SET statement_timeout = {}", timeout.as_millis())

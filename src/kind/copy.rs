@@ -4,13 +4,17 @@
 //! on the target together with the step's row in the ledger: either everything is there afterwards or nothing is.
 
 mod merge;
+mod retry;
 mod stream;
+
+pub use self::retry::{CopyEnd, CopySetting, run_with_retries};
 
 use sqlx::PgConnection;
 
 use self::merge::Merge;
 use self::stream::stream;
 use crate::kind::Copy;
+use crate::kind::blockers::Blocker;
 use crate::names::DatabaseName;
 use crate::sql::quote::identifier;
 use crate::tables::end::{CANONICAL_SETTINGS, End, Ends};
@@ -158,10 +162,29 @@ pub enum CopyError {
         #[source]
         cause: sqlx::Error,
     },
+    /// It did not get its lock on any try.
+    #[error("{error}")]
+    #[diagnostic(help("{}", in_the_way(.blockers)))]
+    Locked {
+        /// Of the last try.
+        #[source]
+        error: Box<CopyError>,
+        /// Who was in its way.
+        blockers: Vec<Blocker>,
+    },
     /// A database did not do what it was asked.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Sql(#[from] SqlError),
+}
+
+fn in_the_way(blockers: &[Blocker]) -> String {
+    let found: String = blockers.iter().map(|it| format!("\n  {it}")).collect();
+    let seen = if found.is_empty() { " It could not be seen which.".into() } else { format!(" On the last:{found}\n") };
+    format!(
+        "Other sessions were in the way on every try.{seen}Wait for them or end them (pg_terminate_backend), or give the step a \
+         longer lock_timeout, or its run more lock_retries."
+    )
 }
 
 impl CopyError {
@@ -171,6 +194,7 @@ impl CopyError {
         match self {
             Self::Sql(error) => Some(&error.cause),
             Self::Commit { cause, .. } => Some(cause),
+            Self::Locked { error, .. } => error.cause(),
             _ => None,
         }
     }

@@ -20,6 +20,13 @@ pub struct Limits {
     pub statement_timeout: Duration,
 }
 
+impl Default for Limits {
+    /// What a plan that says nothing comes to.
+    fn default() -> Self {
+        Self { lock_timeout: Duration::from_secs(4), lock_retries: 8, statement_timeout: Duration::ZERO }
+    }
+}
+
 impl Limits {
     /// As settings of the transaction at hand.
     #[must_use]

@@ -4,32 +4,30 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use futures::TryStreamExt;
 use miette::{NamedSource, SourceSpan};
-use sqlx::postgres::PgErrorPosition;
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 
 use crate::journal::ledger::{self, Author};
-use crate::outside::postgres::{PgError, Said, ask_one, connect, database_error, made, query_error};
+use crate::names::StepName;
+use crate::outside::postgres::{PgError, Said, backend_pid, connect, made};
 use crate::outside::url::DatabaseUrl;
 use crate::sql::{statements, transaction};
 
 use super::Migration;
+use super::bare;
 use super::blockers::{Blocker, Watch};
-use super::concurrently;
+use super::decide::Meant;
 use super::limits::{Limits, wait_before};
+use super::message::{Failed, Message, READABLE};
 
-/// SQL states after which the same transaction may succeed: a lock not had in time, a deadlock, a serialisation failure.
-const WORTH_ANOTHER_TRY: [&str; 3] = ["55P03", "40P01", "40001"];
 /// What DISCARD ALL does, which itself cannot share a message: cursors, roles, settings, prepared statements, session locks,
 /// temporary tables, nothing that an earlier migration left in the session is there for the next. It is a transaction of
 /// its own, since a transaction keeps the isolation level with which it began.
-const FRESH: &str = "BEGIN; CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DEALLOCATE ALL; UNLISTEN *; \
+pub(super) const FRESH: &str = "BEGIN; CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DEALLOCATE ALL; UNLISTEN *; \
      SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES; COMMIT;\n";
-/// The settings by which the server reads the next message: it reads all of it before [`FRESH`] has any effect.
-const READABLE: &str = "RESET standard_conforming_strings; RESET backslash_quote; RESET client_encoding;";
 /// Makes the role of the connection current again.
-const OURSELVES: &str = "RESET SESSION AUTHORIZATION; RESET ROLE;";
+pub(super) const OURSELVES: &str = "RESET SESSION AUTHORIZATION; RESET ROLE;";
+
 /// Why a migration was not applied.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum MigrationError {
@@ -60,6 +58,25 @@ pub enum MigrationError {
         path: PathBuf,
         /// With its schema.
         index: String,
+    },
+    /// A file that was to be gone on with is, by now, a matter for a person.
+    #[error("`{name}` was begun by an earlier run, and what the database shows of it has changed since the survey")]
+    #[diagnostic(code("migration.not_as_surveyed"), help("`migrate status` says what there is to decide."))]
+    NotAsSurveyed {
+        /// The migration.
+        name: String,
+    },
+    /// What an earlier run left half built stays in the way.
+    #[error("the invalid index {index}, which an earlier run of `{name}` left, could not be dropped")]
+    #[diagnostic(code("migration.leftover"), help("Look at the cause; the next `migrate apply` tries again."))]
+    Leftover {
+        /// The migration.
+        name: String,
+        /// With its schema.
+        index: String,
+        /// What the server said.
+        #[source]
+        said: Said,
     },
     /// A statement of ours around the migration failed.
     #[error("the ledger row of `{name}` could not be written")]
@@ -96,12 +113,19 @@ pub struct Refused {
     help: String,
     /// Who was in the way, if it did not get a lock and that could be seen.
     pub blockers: Vec<Blocker>,
+    /// False: statements before it have taken effect.
+    pub transactional: bool,
     /// What the server said.
     #[source]
     pub said: Said,
 }
 
 impl MigrationError {
+    /// A statement of ours around the migration `name` failed.
+    pub(super) fn ledger(name: &str, error: &sqlx::Error) -> Self {
+        Self::Ledger { name: name.to_owned(), said: Said::from(error) }
+    }
+
     /// Whether the database may have been changed in spite of the error.
     #[must_use]
     pub fn may_have_changed(&self, migration: &Migration) -> bool {
@@ -109,16 +133,90 @@ impl MigrationError {
     }
 }
 
+/// Which way a migration is carried, and what that means for its ledger row.
+#[derive(Clone, Copy)]
+pub enum Direction<'a> {
+    /// It is applied, and its row is written.
+    Forward {
+        /// Writes the row.
+        author: &'a Author,
+        /// Whether the database has a ledger.
+        has_ledger: bool,
+    },
+    /// It is undone, and its row is removed.
+    Back {
+        /// The step that it belongs to.
+        step: &'a StepName,
+    },
+}
+
+impl Direction<'_> {
+    /// What has to be there before the row is touched.
+    fn create(&self) -> &'static str {
+        if matches!(self, Self::Forward { has_ledger: false, .. }) { ledger::CREATE } else { "" }
+    }
+
+    /// For the end of the migration's own transaction.
+    fn row(&self, it: &Migration) -> String {
+        match self {
+            Self::Forward { author, .. } if it.turn.repeatable => author.applied_again(it.into()),
+            Self::Forward { author, .. } => author.applied(it.into()),
+            Self::Back { step } => ledger::removed(step, &it.name),
+        }
+    }
+
+    /// For before a migration without one; `going_on`, where an earlier run began it.
+    pub(super) fn intent(&self, it: &Migration, going_on: bool) -> String {
+        match self {
+            Self::Forward { author, has_ledger } => {
+                let create = if *has_ledger { ledger::ADD_COLUMNS } else { ledger::CREATE };
+                create.to_owned() + &if going_on { author.gone_on(it.into()) } else { begun(author, it) }
+            }
+            Self::Back { step } => {
+                let (started, begun) = (ledger::undo_started(step, &it.name), ledger::begun(step, &it.name, true));
+                format!("{}{started}; {begun}", ledger::ADD_COLUMNS)
+            }
+        }
+    }
+
+    fn step(&self) -> &StepName {
+        match self {
+            Self::Forward { author, .. } => &author.step,
+            Self::Back { step } => step,
+        }
+    }
+
+    pub(super) fn progressed(&self, it: &Migration, statements: usize) -> String {
+        ledger::progressed(self.step(), &it.name, statements)
+    }
+
+    pub(super) fn about_to(&self, it: &Migration, statements: usize, before: Option<&str>) -> String {
+        ledger::about_to(self.step(), &it.name, statements, before)
+    }
+
+    pub(super) fn finished(&self, it: &Migration) -> String {
+        match self {
+            Self::Forward { author, .. } => author.finished(&it.name),
+            Self::Back { step } => ledger::removed(step, &it.name),
+        }
+    }
+}
+
+fn begun(author: &Author, it: &Migration) -> String {
+    let started = if it.turn.repeatable { author.started_again(it.into()) } else { author.started(it.into()) };
+    started + "; " + &ledger::begun(&author.step, &it.name, false)
+}
+
 /// What surrounds a migration.
 pub struct Setting<'a> {
-    /// Writes the ledger row.
-    pub author: &'a Author,
-    /// Whether the database has a ledger.
-    pub has_ledger: bool,
+    /// Which way it goes. On the way back, the script is the migration's `up`.
+    pub direction: Direction<'a>,
     /// Further statements of the same transaction, after the migration (refinery's own history row).
     pub also: &'a [String],
     /// Statements of the same transaction before the migration (refinery's own history table).
     pub before: &'a [String],
+    /// What the ledger says of it, if an earlier run began it without a transaction and did not end it.
+    pub meant: Option<&'a Meant>,
     /// How long statements may wait and run.
     pub limits: Limits,
     /// Is told about each try that did not get its lock: attempt from 1, the wait before the next, and who was in the way.
@@ -141,24 +239,28 @@ impl<'a> Session<'a> {
     /// The server does not answer.
     pub async fn open(url: &'a DatabaseUrl, application: &str) -> Result<Self, PgError> {
         let mut connection = connect(url, application).await?;
-        let pid = ask_one(&mut connection, "select pg_backend_pid()").await.and_then(|row| row.try_get(0));
-        let pid = pid.map_err(query_error("asking for the session's process"))?;
+        let pid = backend_pid(&mut connection).await?;
         Ok(Self { connection, watch: Watch::new(url, application, pid) })
     }
 
     /// Sends a message, and sees who is in its way.
-    async fn send(&mut self, message: &Message<'_>, limits: &Limits) -> Result<(), Failed> {
+    pub(super) async fn send(&mut self, message: &Message<'_>, limits: &Limits) -> Result<(), Failed> {
         let (sent, blockers) = self.watch.during(limits.lock_timeout, message.send(&mut self.connection)).await;
-        sent.map_err(|failed| Failed { blockers, ..failed })
+        sent.map_err(|failed| failed.with(blockers))
+    }
+
+    /// Transactions for which a statement has to wait that needs every older one to have ended.
+    pub(super) async fn older_transactions(&mut self) -> Vec<Blocker> {
+        self.watch.old_transactions(&mut self.connection).await
     }
 }
 
-/// Applies a migration and records it.
+/// Carries a migration over and records it: applies it, or undoes it, as its setting says.
 ///
 /// # Errors
 /// The file, line and statement that failed. A transactional migration has then left nothing behind, unless the session
 /// was lost.
-pub async fn apply(
+pub async fn carry(
     session: &mut Session<'_>,
     it: &Migration,
     setting: &Setting<'_>,
@@ -167,7 +269,7 @@ pub async fn apply(
     if it.transactional {
         in_transaction(session, it, setting).await?;
     } else {
-        one_by_one(session, it, setting).await?;
+        bare::carry(session, it, setting).await?;
     }
     Ok(begun.elapsed())
 }
@@ -179,8 +281,10 @@ async fn in_transaction(
     setting: &Setting<'_>,
 ) -> Result<(), MigrationError> {
     let mut before = format!("{FRESH}BEGIN; {}\n", setting.limits.set_local());
-    if !setting.has_ledger {
-        before += ledger::CREATE;
+    before += setting.direction.create();
+    // Its file said once that it needs none; nothing of it took effect.
+    if let (Some(_), Direction::Forward { author, .. }) = (setting.meant, setting.direction) {
+        before += &format!("{};\n", author.not_done(&it.name));
     }
     for statement in setting.before {
         before += statement;
@@ -189,23 +293,33 @@ async fn in_transaction(
     let also: String = setting.also.iter().map(|statement| format!("{statement};\n")).collect();
     // A migration that made another role current must not have the ledger row written by it; and refinery's own row names
     // its table without a schema.
-    let row = setting.author.applied(it.into());
+    let row = setting.direction.row(it);
     let after = format!("\n;\n{OURSELVES} {READABLE} RESET search_path; {also}{row}; COMMIT;");
     let body = sendable(it);
-    let message = Message { before: &before, body: &body, after: &after };
+    let message = Message::whole(&body, &before, &after);
+    with_retries(session, setting, &message).await.map_err(|failed| located(failed, it, &message))
+}
+
+/// Sends a message that is one transaction, and again as a whole where it did not get its lock, with a wait between two
+/// tries that grows and varies. Every try has its limits.
+pub(super) async fn with_retries(
+    session: &mut Session<'_>,
+    setting: &Setting<'_>,
+    message: &Message<'_>,
+) -> Result<(), Failed> {
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let Err(failed) = session.send(&message, &setting.limits).await else { return Ok(()) };
+        let Err(failed) = session.send(message, &setting.limits).await else { return Ok(()) };
         if failed.is_lost() {
-            return Err(MigrationError::Lost { name: it.name.clone(), said: failed.said() });
+            return Err(failed);
         }
-        // A message that does not parse begins nothing. If ending the failed transaction fails, the next statement says why.
-        if failed.completed > 0 {
+        // If ending the failed transaction fails, the next statement says why.
+        if failed.began() {
             let _ = sqlx::raw_sql("ROLLBACK").execute(&mut session.connection).await;
         }
         if attempt > setting.limits.lock_retries || !failed.worth_another_try() {
-            return Err(failed.locate(it, &message));
+            return Err(failed);
         }
         let wait = wait_before(attempt);
         (setting.on_retry)(attempt, wait, &failed.blockers);
@@ -213,173 +327,52 @@ async fn in_transaction(
     }
 }
 
-/// Each statement on its own, between a ledger row that says what is intended and one that says that it is done.
-async fn one_by_one(session: &mut Session<'_>, it: &Migration, setting: &Setting<'_>) -> Result<(), MigrationError> {
-    let create = if setting.has_ledger { ledger::ADD_PROGRESS } else { ledger::CREATE };
-    let (intent, limits) = (setting.author.started(it.into()), setting.limits.set());
-    ours(session, it, format!("{FRESH}{limits} BEGIN; {create}{intent}; COMMIT;")).await?;
-    let body = sendable(it);
-    for (done, range) in statements::split(&body).unwrap_or_default().iter().enumerate() {
-        if done > 0 {
-            // A role that the file made current may not be allowed to: what is known is a lower bound.
-            let _ = ours(session, it, setting.author.progressed(&it.name, done)).await;
-        }
-        let message = Message { before: "", body: &body[range.start..range.end], after: "" };
-        let sent = if concurrently::is(range.kind) {
-            create_index(session, it, setting, &message).await?
-        } else {
-            session.send(&message, &setting.limits).await
-        };
-        if let Err(failed) = sent {
-            return Err(failed.locate_at(it, &body, range.start));
-        }
-    }
-    ours(session, it, format!("{OURSELVES} RESET ALL; {limits} {}", setting.author.finished(&it.name))).await
-}
-
-/// `CREATE INDEX CONCURRENTLY`, with a budget of its own, and without leaving an invalid index behind.
-async fn create_index(
-    session: &mut Session<'_>,
-    it: &Migration,
-    setting: &Setting<'_>,
-    message: &Message<'_>,
-) -> Result<Result<(), Failed>, MigrationError> {
-    let older = session.watch.old_transactions(&mut session.connection).await;
-    if !older.is_empty() {
-        (setting.on_older)(&older);
-    }
-    let before = concurrently::look(&mut session.connection, message.body).await;
-    ours(session, it, concurrently::budget(&setting.limits)).await?;
-    let mut sent = session.send(message, &setting.limits).await;
-    match (&mut sent, before) {
-        (Err(failed), Some(before)) if !failed.is_lost() => {
-            failed.left = before.tidy(&mut session.connection, &setting.limits).await.sentence();
-        }
-        (Ok(()), Some(before)) => {
-            if let Some(index) = before.taken_for_done(&mut session.connection).await {
-                return Err(MigrationError::Invalid { name: it.name.clone(), path: it.path.clone(), index });
-            }
-        }
-        _ => {}
-    }
-    ours(session, it, setting.limits.set()).await?;
-    Ok(sent)
-}
-
 /// A statement of ours around the migration.
-async fn ours(session: &mut Session<'_>, it: &Migration, sql: String) -> Result<(), MigrationError> {
+pub(super) async fn ours(session: &mut Session<'_>, name: &str, sql: String) -> Result<(), MigrationError> {
     match sqlx::raw_sql(made(sql)).execute(&mut session.connection).await {
         Ok(_) => Ok(()),
-        Err(error) => Err(MigrationError::Ledger { name: it.name.clone(), said: Said::from(&error) }),
+        Err(error) => Err(MigrationError::ledger(name, &error)),
     }
 }
 
 /// The text without a byte-order mark and a BEGIN … COMMIT of its own. It was checked when it was read.
-fn sendable(it: &Migration) -> String {
+pub(crate) fn sendable(it: &Migration) -> String {
     transaction::sendable(&it.up, it.transactional).unwrap_or_else(|_| it.up.clone())
 }
 
-/// What is sent to the server in one piece.
-struct Message<'a> {
-    before: &'a str,
-    body: &'a str,
-    after: &'a str,
-}
-
-/// A message that failed, after so many of its statements.
-struct Failed {
-    error: sqlx::Error,
-    completed: usize,
-    blockers: Vec<Blocker>,
-    /// What it left, in a sentence.
-    left: String,
-}
-
-impl Message<'_> {
-    async fn send(&self, session: &mut PgConnection) -> Result<(), Failed> {
-        let text = format!("{}{}{}", self.before, self.body, self.after);
-        let mut completed = 0;
-        let mut results = sqlx::raw_sql(made(text)).fetch_many(session);
-        loop {
-            match results.try_next().await {
-                Ok(Some(sqlx::Either::Left(_))) => completed += 1,
-                Ok(Some(sqlx::Either::Right(_))) => {}
-                Ok(None) => return Ok(()),
-                Err(error) => return Err(Failed { error, completed, blockers: Vec::new(), left: String::new() }),
-            }
-        }
+/// Where in the file it failed.
+pub(super) fn located(failed: Failed, it: &Migration, message: &Message<'_>) -> MigrationError {
+    if failed.is_lost() {
+        return MigrationError::Lost { name: it.name.clone(), said: failed.said() };
+    }
+    match message.place(&failed) {
+        Some(at) => refused(failed, it, message.text(), at),
+        None => MigrationError::Ledger { name: it.name.clone(), said: failed.said() },
     }
 }
 
-impl Failed {
-    fn is_lost(&self) -> bool {
-        // An administrator's command ends the session after the server has said so.
-        database_error(&self.error).is_none_or(|said| said.code().starts_with("57P"))
-    }
-
-    fn worth_another_try(&self) -> bool {
-        database_error(&self.error).is_some_and(|said| WORTH_ANOTHER_TRY.contains(&said.code()))
-    }
-
-    fn said(&self) -> Said {
-        Said::from(&self.error)
-    }
-
-    /// Where in the file it failed: the position that the server gives, else the statement that did not complete.
-    fn locate(self, it: &Migration, message: &Message<'_>) -> MigrationError {
-        let prefix = message.before.chars().count();
-        let ours = statements::split(message.before).map_or(0, |ranges| ranges.len());
-        let body = message.body;
-        let theirs = statements::split(body).unwrap_or_default();
-        let by_statement =
-            self.completed.checked_sub(ours).and_then(|index| theirs.get(index)).map(|range| range.start);
-        let by_position = self.position().and_then(|at| (at - 1).checked_sub(prefix));
-        let by_position = by_position.map(|chars| statements::char_to_byte(body, chars + 1));
-        match by_position.filter(|at| *at < body.len()).or(by_statement) {
-            Some(at) => self.at(it, body, at),
-            None => MigrationError::Ledger { name: it.name.clone(), said: self.said() },
-        }
-    }
-
-    fn locate_at(self, it: &Migration, body: &str, start: usize) -> MigrationError {
-        if self.is_lost() {
-            return MigrationError::Lost { name: it.name.clone(), said: self.said() };
-        }
-        let within = self.position().map_or(0, |at| statements::char_to_byte(&body[start..], at));
-        self.at(it, body, start + within)
-    }
-
-    /// From 1, in characters of the whole message.
-    fn position(&self) -> Option<usize> {
-        match database_error(&self.error)?.position()? {
-            PgErrorPosition::Original(at) if at > 0 => Some(at),
-            _ => None,
-        }
-    }
-
-    fn at(self, it: &Migration, body: &str, at: usize) -> MigrationError {
-        let (line, column) = statements::line_column(body, at);
-        let said = self.said();
-        let waited = !self.blockers.is_empty();
-        let help = match said.state.as_deref() {
-            Some("55P03" | "40P01") => in_the_way(&self.blockers, it),
-            Some("57014") if waited => waited_for(&self.blockers, it),
-            _ => "Correct the file before the next `migrate apply`.".into(),
-        };
-        let shown = shown(&it.path);
-        let length = body[at..].chars().take_while(|c| !c.is_whitespace()).map(char::len_utf8).sum::<usize>().max(1);
-        MigrationError::Statement(Box::new(Refused {
-            name: it.name.clone(),
-            path: it.path.clone(),
-            line,
-            column,
-            text: NamedSource::new(shown, body.to_owned()),
-            place: (at, length.min(body.len() - at)).into(),
-            help: self.left + &help,
-            blockers: self.blockers,
-            said,
-        }))
-    }
+fn refused(failed: Failed, it: &Migration, body: &str, at: usize) -> MigrationError {
+    let (line, column) = statements::line_column(body, at);
+    let said = failed.said();
+    let waited = !failed.blockers.is_empty();
+    let help = match said.state.as_deref() {
+        Some("55P03" | "40P01") => in_the_way(&failed.blockers, it),
+        Some("57014") if waited => waited_for(&failed.blockers, it),
+        _ => "Correct the file before the next `migrate apply`.".into(),
+    };
+    let length = body[at..].chars().take_while(|c| !c.is_whitespace()).map(char::len_utf8).sum::<usize>().max(1);
+    MigrationError::Statement(Box::new(Refused {
+        name: it.name.clone(),
+        path: it.path.clone(),
+        line,
+        column,
+        text: NamedSource::new(shown(&it.path), body.to_owned()),
+        place: (at, length.min(body.len() - at)).into(),
+        help: failed.left + &help,
+        blockers: failed.blockers,
+        transactional: it.transactional,
+        said,
+    }))
 }
 
 fn in_the_way(blockers: &[Blocker], it: &Migration) -> String {

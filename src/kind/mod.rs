@@ -1,11 +1,16 @@
 //! The kinds of step: files in, effect on a database out.
 
 pub mod alembic;
+mod bare;
 pub mod blockers;
 pub mod command;
-mod concurrently;
+pub mod concurrently;
 pub mod copy;
+pub mod cut_off;
+pub mod decide;
+pub mod leftover;
 pub mod limits;
+mod message;
 pub mod migration;
 pub mod next;
 pub mod program;
@@ -13,6 +18,7 @@ pub mod python;
 pub mod read_error;
 pub mod refinery;
 pub mod refinery_history;
+pub(crate) mod side_by_side;
 pub mod sql;
 
 use std::path::PathBuf;
@@ -21,7 +27,7 @@ pub use read_error::ReadError;
 
 use crate::journal::ledger::Unit;
 use crate::names::DatabaseName;
-use crate::sql::directives::Budget;
+use crate::sql::directives::{Budget, Edge};
 
 /// What a step does. A closed set: the compiler lists every place to visit when another kind arrives.
 #[derive(Debug, Clone)]
@@ -124,6 +130,17 @@ pub struct Migration {
     pub transactional: bool,
     /// Limits of its own.
     pub budget: Budget,
+    /// When it is its turn.
+    pub turn: Turn,
+}
+
+/// What a migration says about when it is its turn.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Turn {
+    /// It comes after all that are not, and is applied anew whenever its file has changed.
+    pub repeatable: bool,
+    /// The migrations of other steps that it waits for.
+    pub after: Vec<Edge>,
 }
 
 impl<'a> From<&'a Migration> for Unit<'a> {

@@ -8,7 +8,7 @@ use crate::sql::checksum::checksum;
 use crate::sql::directives::Budget;
 
 use super::program::Surroundings;
-use super::{Migration, ReadError};
+use super::{Migration, ReadError, Turn};
 
 /// Imports a module and calls its entry point. A coroutine is run to its end; whatever goes wrong is a traceback and exit code
 /// 1, or a sentence.
@@ -75,6 +75,7 @@ fn read_module(dir: &Path, shown: &Path, module: &str) -> Result<Migration, Read
         down: None,
         irreversible: false,
         budget: Budget::default(),
+        turn: Turn::default(),
         transactional: false,
     })
 }

@@ -103,7 +103,13 @@ pub enum ReadError {
     },
     /// Nothing to run.
     #[error("{}: {part} holds no statement", file.display())]
-    #[diagnostic(code("files.no_statement"), help("Write the statement, or remove the file."))]
+    #[diagnostic(
+        code("files.no_statement"),
+        help(
+            "Write the statement, or remove the file. One that was emptied after it had been applied stays, with a comment that \
+         says why."
+        )
+    )]
     NoStatement {
         /// The file.
         file: PathBuf,

@@ -1,5 +1,6 @@
 //! `kind = "refinery"`: a folder of refinery's `V1__name.sql`, read by refinery itself, so that an application that embeds
-//! it sees the same migrations in the same order. What refinery passes over in silence is an error here.
+//! it sees the same migrations in the same order. What refinery passes over in silence is an error here, but for
+//! `V1__name.down.sql`: refinery knows no way back, and passing over ours is what it should do.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 use refinery_core::MigrationType;
 
-use crate::kind::sql::{looks_like_sql, read_text};
-use crate::kind::{Migration, ReadError};
+use crate::kind::side_by_side::side_by_side;
+use crate::kind::sql::{looks_like_sql, read_down, read_text};
+use crate::kind::{Migration, ReadError, Turn};
 use crate::sql::checksum::{checksum, without_bom};
-use crate::sql::error::SqlTextError;
+use crate::sql::error::{Problem, SqlTextError};
+use crate::sql::statements::StatementKind;
 use crate::sql::{directives, statements, transaction};
 
 const NAMING: &str = "refinery passes over the file in silence: name it V{version}__{name}.sql, as in V3__add_threads.sql, \
@@ -42,7 +45,8 @@ struct Found<'a> {
     dir: PathBuf,
     shown: &'a Path,
     sql: BTreeSet<PathBuf>,
-    passed_over: Vec<PathBuf>,
+    downs: BTreeSet<PathBuf>,
+    passed_over: BTreeSet<PathBuf>,
     rust: Vec<PathBuf>,
 }
 
@@ -51,9 +55,10 @@ impl<'a> Found<'a> {
         let sql = found_by_refinery(&dir, MigrationType::Sql)?;
         let mut files = BTreeSet::new();
         sql_files(&dir, &mut files)?;
-        let passed_over = files.difference(&sql).cloned().collect();
+        let is_down = |path: &PathBuf| path.to_string_lossy().ends_with(".down.sql");
+        let (downs, passed_over) = files.difference(&sql).cloned().partition(is_down);
         let rust = found_by_refinery(&dir, MigrationType::All)?.difference(&sql).cloned().collect();
-        Ok(Self { dir, shown, sql, passed_over, rust })
+        Ok(Self { dir, shown, sql, downs, passed_over, rust })
     }
 
     fn shown_as(&self, path: &Path) -> PathBuf {
@@ -62,19 +67,45 @@ impl<'a> Found<'a> {
 
     fn read(&self) -> (Vec<Migration>, Vec<ReadError>) {
         let rule = "it is not V{version}__{name}.sql";
-        let named = |path| ReadError::Name { file: self.shown_as(path), rule: rule.to_owned(), help: NAMING };
+        let repeatable = |path: &Path| path.file_name().is_some_and(|it| it.to_string_lossy().starts_with("R__"));
+        let rule = |path: &Path| if repeatable(path) { "refinery knows no repeatable migrations" } else { rule };
+        let named = |path: &Path| ReadError::Name { file: self.shown_as(path), rule: rule(path).into(), help: NAMING };
         let mut errors: Vec<ReadError> = self.passed_over.iter().map(|path| named(path)).collect();
         errors.extend(self.rust.iter().map(|path| ReadError::RefineryRust { file: self.shown_as(path) }));
         if self.sql.is_empty() && errors.is_empty() {
             errors.push(ReadError::NoFiles { dir: self.shown.to_owned(), example: "like V1__first.sql" });
         }
-        let read = self.sql.iter().map(|path| migration(path, self.shown_as(path)));
+        errors.extend(self.orphans());
+        let files: Vec<&PathBuf> = self.sql.iter().collect();
+        let read = side_by_side(&files, |path| self.with_down(path)).into_iter();
         let read: Vec<_> = read.filter_map(|it| it.map_err(|error| errors.push(error)).ok()).collect();
         let migrations = in_order(read).unwrap_or_else(|error| {
             errors.push(error);
             Vec::new()
         });
         (migrations, errors)
+    }
+}
+
+impl Found<'_> {
+    /// Ways back without their migrations.
+    fn orphans(&self) -> impl Iterator<Item = ReadError> {
+        let orphans =
+            self.downs.iter().filter(|down| !self.sql.iter().any(|path| path.with_extension("down.sql") == **down));
+        orphans.map(|down| {
+            let name = down.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let migration = format!("{}.sql", name.strip_suffix(".down.sql").unwrap_or(&name));
+            ReadError::OrphanDown { file: self.shown_as(down), migration }
+        })
+    }
+
+    fn with_down(&self, path: &Path) -> Result<(refinery_core::Migration, Migration), ReadError> {
+        let (parsed, mut migration) = migration(path, self.shown_as(path))?;
+        let beside = path.with_extension("down.sql");
+        if self.downs.contains(&beside) {
+            migration.down = Some(read_down(&beside, &self.shown_as(&beside))?);
+        }
+        Ok((parsed, migration))
     }
 }
 
@@ -114,6 +145,7 @@ fn migration(path: &Path, shown: PathBuf) -> Result<(refinery_core::Migration, M
         irreversible: false,
         transactional: true,
         budget: directives::Budget::default(),
+        turn: Turn::default(),
     };
     Ok((parsed, migration))
 }
@@ -130,7 +162,12 @@ fn parse(name: &str, text: &str) -> Result<refinery_core::Migration, String> {
 /// back below `-- migrate:down` together with the migration.
 fn check(text: &str) -> Result<(), SqlTextError> {
     directives::refuse_all(text, "a refinery migration")?;
-    transaction::check(text, &statements::split(text)?, true)
+    let statements = statements::split(text)?;
+    let copy = statements.iter().find(|it| matches!(it.kind, StatementKind::CopyFromStdin { .. }));
+    if let Some(copy) = copy {
+        return Err(SqlTextError::new(text, copy.start, copy.end, Problem::CopyFromStdin));
+    }
+    transaction::check(text, &statements, true)
 }
 
 fn in_order(mut read: Vec<(refinery_core::Migration, Migration)>) -> Result<Vec<Migration>, ReadError> {
@@ -191,18 +228,11 @@ mod tests {
     fn what_refinery_passes_over_is_an_error() {
         let name = "the name is not understood";
         let form = "it is not V{version}__{name}.sql";
-        for bad in [
-            "V2_b.sql",
-            "2__b.sql",
-            "v2__b.sql",
-            "V2__b.SQL",
-            "V2__b.down.sql",
-            "sub/x.sql",
-            "V2__a-b.sql",
-            "|2__b.sql",
-        ] {
+        for bad in ["V2_b.sql", "2__b.sql", "v2__b.sql", "V2__b.SQL", "sub/x.sql", "V2__a-b.sql", "|2__b.sql"] {
             check_error(&[("V1__a.sql", "select 1;"), (bad, "select 1;")], &format!("m/{bad}: {name}: {form}"));
         }
+        let repeatable = format!("m/R__b.sql: {name}: refinery knows no repeatable migrations");
+        check_error(&[("V1__a.sql", "select 1;"), ("R__b.sql", "select 1;")], &repeatable);
         for bad in ["V1.5__b.sql", "V99999999999__b.sql"] {
             check_error(&[(bad, "select 1;")], &format!("m/{bad}: {name}: migration version must be a valid integer"));
         }
@@ -211,6 +241,16 @@ mod tests {
             "m/V2__b.rs: a refinery migration in Rust is part of the application that embeds it, and cannot be run here",
         );
         check_error(&[("README.md", "")], "m holds no migration");
+    }
+
+    #[test]
+    fn a_way_back_lies_beside_its_migration() {
+        let files = [("V1__a.sql", "select 1;"), ("sub/V2__b.sql", "select 2;"), ("sub/V2__b.down.sql", "select 3;")];
+        let read = read_files(&files).unwrap();
+        let downs: Vec<_> = read.iter().map(|it| it.down.as_ref().map(|down| down.text.as_str())).collect();
+        assert_eq!(downs, [None, Some("select 3;")]);
+        let orphan = "m/V2__b.down.sql: there is no V2__b.sql that this would be the way back of";
+        check_error(&[files[0], ("V2__b.down.sql", "select 3;"), files[1]], orphan);
     }
 
     #[test]
@@ -223,13 +263,23 @@ mod tests {
 
     #[test]
     fn what_would_end_the_transaction_is_an_error() {
-        let check = |text, message: &str| check_error(&[("V1__a.sql", text)], message);
+        let check = |text: &str, message: &str| check_error(&[("V1__a.sql", text)], message);
         check("select 1;\ncommit;", "m/V1__a.sql:2:1: COMMIT in a migration that runs in a transaction of its own");
         check("vacuum;", "m/V1__a.sql:1:1: VACUUM cannot run inside a transaction");
+        check(
+            "select 1;\ncopy t from stdin;\n1\n\\.\n",
+            "m/V1__a.sql:2:1: COPY FROM stdin with its data in a refinery migration",
+        );
         check(
             "select 1;\n-- migrate:down\nselect 2;",
             "m/V1__a.sql:2:1: `migrate:down` has no place in a refinery migration",
         );
+        for (directive, name) in [("repeatable", "repeatable"), ("after s/x", "after")] {
+            check(
+                &format!("-- migrate:{directive}\nselect 1;"),
+                &format!("m/V1__a.sql:1:1: `migrate:{name}` has no place in a refinery migration"),
+            );
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The database half of `kind = "refinery"`: what `refinery_schema_history` has, and what refinery itself makes of that. Its
 //! own runner decides what is pending and words the rows; they are sent over our session, in our transaction.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use refinery_core::traits::r#async::{AsyncQuery, AsyncTransaction};
@@ -88,11 +89,19 @@ pub async fn history(session: &mut PgConnection, files: &[Migration]) -> Result<
 fn read(report: &refinery_core::Report, sent: &[Vec<String>], files: &[Migration]) -> History {
     let create_table = sent.first().map(|queries| queries.concat()).unwrap_or_default();
     let rows = sent.iter().skip(1).filter_map(|queries| queries.last());
-    let index = |it: &refinery_core::Migration| files.iter().position(|file| file.name == it.to_string());
+    let places: BTreeMap<&str, usize> = files.iter().enumerate().map(|(at, it)| (it.name.as_str(), at)).collect();
+    let index = |it: &refinery_core::Migration| places.get(it.to_string().as_str()).copied();
     let pending = report.applied_migrations().iter().zip(rows);
     let pending =
         pending.filter_map(|(it, row)| Some(Pending { index: index(it)?, insert_row: row.clone() })).collect();
     History { create_table, pending }
+}
+
+/// The statement that removes refinery's own row of a migration that is undone; none for a name that is not refinery's.
+#[must_use]
+pub fn remove_row(name: &str) -> Option<String> {
+    let version = refinery_core::Migration::unapplied(name, "").ok()?.version();
+    Some(format!("DELETE FROM refinery_schema_history WHERE version OPERATOR(pg_catalog.=) {version}"))
 }
 
 /// Whether the database has refinery's own table.
@@ -138,6 +147,7 @@ fn row(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::Turn;
     use crate::sql::directives::Budget;
 
     fn file(name: &str, up: &str) -> Migration {
@@ -150,6 +160,7 @@ mod tests {
             irreversible: false,
             transactional: true,
             budget: Budget::default(),
+            turn: Turn::default(),
         }
     }
 

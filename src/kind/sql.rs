@@ -1,4 +1,5 @@
-//! `kind = "sql"`: a folder of `*.sql`, each file once, by number and then by name.
+//! `kind = "sql"`: a folder of `*.sql`, each file once, by number and then by name; behind them, by name, those that are
+//! repeatable.
 //!
 //! Reading a folder either understands every `*.sql` in it or fails by name: a migration that is silently skipped is the
 //! worst failure there is.
@@ -10,14 +11,17 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::kind::{Down, Migration, ReadError};
+use crate::kind::side_by_side::side_by_side;
+use crate::kind::{Down, Migration, ReadError, Turn};
 use crate::sql::checksum::{checksum, without_bom};
 use crate::sql::directives::{self, Part, Parts};
 use crate::sql::error::{Problem, SqlTextError};
 use crate::sql::transaction;
 
 const NAMING: &str = "Name it by its number, as in 017_add_threads.sql or 20260131120000_add_threads.sql; its way back is \
-                      017_add_threads.down.sql.";
+                      017_add_threads.down.sql. One that is applied anew whenever it changes may be R__views.sql.";
+/// How the name of a repeatable migration begins, where its text does not have to say so.
+pub const REPEATABLE: &str = "R__";
 
 /// The migrations of a folder, in order of execution. `dir` is opened, `shown` stands in messages and paths.
 ///
@@ -51,14 +55,23 @@ pub fn read_all(dir: &Path, shown: &Path) -> (Vec<Migration>, Vec<ReadError>) {
     if ups.is_empty() && errors.is_empty() {
         errors.push(ReadError::NoFiles { dir: shown.to_owned(), example: "like 001_first.sql" });
     }
-    let read = with_downs.into_iter().map(|(up, down)| folder.migration(up, down.as_deref()));
+    let read = side_by_side(&with_downs, |(up, down)| folder.migration(up, down.as_deref())).into_iter();
     let migrations = read.filter_map(|it| it.map_err(|error| errors.push(error)).ok()).collect();
-    (migrations, errors)
+    (repeatable_last(migrations), errors)
 }
 
-/// Numbers that several files carry, each with the names of those files. That is allowed, and worth a word.
+fn repeatable_last(migrations: Vec<Migration>) -> Vec<Migration> {
+    let (mut repeatable, mut all): (Vec<_>, Vec<_>) = migrations.into_iter().partition(|it| it.turn.repeatable);
+    repeatable.sort_by(|a, b| a.name.cmp(&b.name));
+    all.append(&mut repeatable);
+    all
+}
+
+/// Numbers that several files carry, each with the names of those files. That is allowed, and worth a word. The number of a
+/// repeatable migration means nothing.
 #[must_use]
 pub fn duplicate_numbers(migrations: &[Migration]) -> Vec<(String, Vec<String>)> {
+    let migrations = &migrations[..migrations.iter().take_while(|it| !it.turn.repeatable).count()];
     let same = |a: &Migration, b: &Migration| number(&a.name).1 == number(&b.name).1;
     let groups = migrations.chunk_by(same).filter(|group| group.len() > 1);
     groups
@@ -81,6 +94,11 @@ fn number(name: &str) -> (usize, &str) {
 
 fn order(name: &str) -> ((usize, &str), &[u8]) {
     (number(name), name.as_bytes())
+}
+
+/// By its name alone.
+fn is_repeatable(name: &str) -> bool {
+    name.strip_prefix(REPEATABLE).is_some_and(|rest| !rest.starts_with('.'))
 }
 
 fn stem(name: &str) -> &str {
@@ -114,6 +132,7 @@ impl Folder<'_> {
         match name.into_string() {
             Err(name) => fail(&name, "it is not Unicode"),
             Ok(name) if !name.ends_with(".sql") => fail(name.as_ref(), "its ending is not `.sql` in lower case"),
+            Ok(name) if is_repeatable(&name) => Ok(name),
             Ok(name) if digits(&name).is_empty() => fail(name.as_ref(), "it does not start with a number"),
             Ok(name) => Ok(name),
         }
@@ -133,34 +152,48 @@ impl Folder<'_> {
         let whole = if below.is_some() { "the part above `-- migrate:down`" } else { "the file" };
         Ok(Migration {
             name: stem(name).to_owned(),
-            up: sendable(&file, text, &parts.up, whole)?,
+            up: match beside.is_none() && below.is_none() && parts.up.remark {
+                // A file that was emptied, and says so.
+                true => text.to_owned(),
+                false => sendable(&file, text, &parts.up, whole)?,
+            },
             checksum: checksum(&text[parts.up.range.clone()]),
             down: beside.or(below),
             irreversible: parts.irreversible.is_some(),
             transactional: !parts.up.no_transaction,
             budget: parts.up.budget,
+            turn: Turn { repeatable: parts.repeatable.is_some() || is_repeatable(name), after: parts.after },
             path: file,
         })
     }
 
-    /// `NAME.down.sql`.
     fn down_beside(&self, name: &str) -> Result<Down, ReadError> {
-        let file = self.shown.join(name);
-        let text = read_text(&self.dir.join(name), &file)?;
-        let text = without_bom(&text);
-        let misplaced = |range: Range<usize>, name| {
-            let problem = Problem::DirectiveMisplaced { name, place: "a file that is a way back" };
-            ReadError::text(&file, text, SqlTextError::new(text, range.start, range.end, problem))
-        };
-        let parts = directives::read(text).map_err(|error| ReadError::text(&file, text, error))?;
-        if let Some(down) = parts.down_directive {
-            return Err(misplaced(down, "down"));
-        }
-        if let Some(irreversible) = parts.irreversible {
-            return Err(misplaced(irreversible, "irreversible"));
-        }
-        down_part(&file, text, &parts.up, "the file")
+        read_down(&self.dir.join(name), &self.shown.join(name))
     }
+}
+
+/// `NAME.down.sql`.
+pub(super) fn read_down(path: &Path, file: &Path) -> Result<Down, ReadError> {
+    let text = read_text(path, file)?;
+    let text = without_bom(&text);
+    let misplaced = |range: Range<usize>, name| {
+        let problem = Problem::DirectiveMisplaced { name, place: "a file that is a way back" };
+        ReadError::text(file, text, SqlTextError::new(text, range.start, range.end, problem))
+    };
+    let parts = directives::read(text).map_err(|error| ReadError::text(file, text, error))?;
+    if let Some(down) = parts.down_directive {
+        return Err(misplaced(down, "down"));
+    }
+    if let Some(irreversible) = parts.irreversible {
+        return Err(misplaced(irreversible, "irreversible"));
+    }
+    if let Some(repeatable) = parts.repeatable {
+        return Err(misplaced(repeatable, "repeatable"));
+    }
+    if let Some(edge) = parts.after.into_iter().next() {
+        return Err(misplaced(edge.place, "after"));
+    }
+    down_part(file, text, &parts.up, "the file")
 }
 
 /// Does a file leave room for a way back beside it?
@@ -359,7 +392,7 @@ mod tests {
 
     #[test]
     fn files_that_hold_nothing_are_errors() {
-        for empty in ["", "\u{feff}", "-- only a comment\n", ";;", "begin; commit;", "-- migrate:no-transaction\n"] {
+        for empty in ["", "\u{feff}", "--\n", ";;", "begin; commit;", "-- migrate:no-transaction\n"] {
             check_error(&[("1_a.sql", empty)], "m/1_a.sql: the file holds no statement", "files.no_statement");
         }
         check_error(
@@ -371,6 +404,44 @@ mod tests {
             &[("1_a.sql", "-- migrate:down\nselect 1;")],
             "m/1_a.sql: the part above `-- migrate:down` holds no statement",
             "files.no_statement",
+        );
+    }
+
+    #[test]
+    fn a_file_that_was_emptied_says_so() {
+        let emptied = one("-- Moved to 2_b.\n");
+        assert_eq!((emptied.up.as_str(), emptied.checksum), ("-- Moved to 2_b.\n", checksum("-- Moved to 2_b.\n")));
+        let whole = "m/1_a.sql: the file holds no statement";
+        check_error(&[("1_a.sql", "-- moved\n"), ("1_a.down.sql", "select 1;")], whole, "files.no_statement");
+    }
+
+    #[test]
+    fn repeatable_files_come_last_by_name() {
+        let sql = "select 1;";
+        let files = [
+            ("R__b.sql", "-- migrate:repeatable\nselect 1;\n-- migrate:down\nselect 2;"),
+            ("2_z.sql", "-- migrate:repeatable\nselect 1;"),
+            ("R__a.sql", sql),
+            ("R__a.down.sql", sql),
+            ("10_y.sql", "-- migrate:repeatable\nselect 1;"),
+            ("2_a.sql", sql),
+            ("11_x.sql", sql),
+        ];
+        check(&files, &["2_a", "11_x", "10_y", "2_z", "R__a+", "R__b+"]);
+        let migrations = read_files(&files).unwrap();
+        assert_eq!(
+            migrations.iter().map(|it| it.turn.repeatable).collect::<Vec<_>>(),
+            [false, false, true, true, true, true]
+        );
+        assert_eq!(duplicate_numbers(&migrations), []);
+        for bad in ["R__.sql", "r__a.sql", "R_a.sql"] {
+            let message = format!("m/{bad}: the name is not understood: it does not start with a number");
+            check_error(&[(bad, sql)], &message, "files.name");
+        }
+        check_error(
+            &[("1_a.sql", sql), ("1_a.down.sql", "-- migrate:repeatable\nselect 3;")],
+            "m/1_a.down.sql:1:1: `migrate:repeatable` has no place in a file that is a way back",
+            "sql.directive_misplaced",
         );
     }
 

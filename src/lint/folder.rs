@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::rules::{self, Rule};
-use super::{Allowed, Finding, side_by_side, text};
+use super::{Allowed, Finding, text};
+use crate::kind::side_by_side::side_by_side;
 use crate::kind::{Migration, ReadError, refinery, sql};
 use crate::sql::error::Problem;
 

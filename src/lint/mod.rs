@@ -12,11 +12,11 @@ pub mod text;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::thread;
 
 use serde::Serialize;
 
 use crate::kind::Migration;
+use crate::kind::side_by_side::side_by_side;
 use rules::Rule;
 
 /// How bad it is.
@@ -69,26 +69,10 @@ impl Finding {
 /// Names of rules whose findings are not wanted: those of the plan's `[lint] allow`.
 pub type Allowed = BTreeSet<String>;
 
-/// Fewer migrations than this are not worth a second thread.
-const FEW: usize = 64;
-
 /// What is dangerous in each of `migrations`, in their order, apart from a missing way back.
 #[must_use]
 pub fn hazards(migrations: &[&Migration], allowed: &Allowed) -> Vec<Vec<Finding>> {
     side_by_side(migrations, |it| text::findings(it, allowed))
-}
-
-/// `work` on each of `items`, in their order, on as many threads as there are processors.
-fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(items.len() / FEW + 1);
-    let work = &work;
-    thread::scope(|scope| {
-        let parts = items.chunks(items.len().div_ceil(threads).max(1));
-        let running: Vec<_> =
-            parts.map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<_>>())).collect();
-        let ended = running.into_iter().map(|it| it.join());
-        ended.flat_map(|it| it.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    })
 }
 
 #[cfg(test)]

@@ -69,7 +69,11 @@ pub static RULES: &[Rule] = &[
         "a transaction command other than a BEGIN … COMMIT around the whole file",
         "Remove it: the migration and its row in the ledger are one commit.",
     ),
-    reading(NO_STATEMENT, "nothing to run, in a migration or its way back", "Write the statement, or remove the file."),
+    reading(
+        NO_STATEMENT,
+        "nothing to run, in a migration or its way back (a file with a comment alone: a warning)",
+        "Write the statement, or remove the file. One that was emptied after it had been applied stays.",
+    ),
     reading(UNREADABLE, "a file, a name or a directive that is not understood", "Correct the file or its name."),
     reading(
         UNKNOWN_RULE,

@@ -100,7 +100,14 @@ impl<'a> Look<'a> {
     }
 
     fn by_squawk(&mut self) {
-        let parsed = SourceFile::parse(self.text);
+        let text = statements::without_data(self.text);
+        let parsed = SourceFile::parse(&text);
+        if parsed.tree().stmts().next().is_none() && statements::split(self.text).is_ok_and(|it| it.is_empty()) {
+            let before = self.found.len();
+            self.find(rules::NO_STATEMENT, 0..0, "the file holds a comment alone, and will be applied as that");
+            self.found[before..].iter_mut().for_each(|it| it.severity = Severity::Warning);
+            return;
+        }
         let mut harmless = Harmless::default();
         let mut made = Made::default();
         for statement in parsed.tree().stmts() {
@@ -115,7 +122,7 @@ impl<'a> Look<'a> {
         let mut linter = Linter::from(rules::of_squawk());
         // The transaction is ours. Without one, a table is as new.
         linter.settings.assume_in_transaction = true;
-        let violations = linter.lint(&parsed, self.text);
+        let violations = linter.lint(&parsed, &text);
         let exact: Vec<_> = violations.iter().filter(|it| MORE_EXACT.contains(&it.code)).map(range).collect();
         for violation in &violations {
             let place = range(violation);

@@ -193,6 +193,15 @@ pub async fn free_connections(session: &mut PgConnection) -> Result<usize, PgErr
     Ok(usize::try_from(free).unwrap_or(0))
 }
 
+/// The process of the server that a session talks to.
+///
+/// # Errors
+/// The query failed.
+pub async fn backend_pid(session: &mut PgConnection) -> Result<i32, PgError> {
+    let pid = ask_one(session, "select pg_backend_pid()").await.and_then(|row| row.try_get(0));
+    pid.map_err(query_error("asking for the session's process"))
+}
+
 /// The oid of a database on the server of `session`, or none if there is no such database.
 ///
 /// # Errors

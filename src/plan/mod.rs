@@ -13,6 +13,7 @@ pub mod outline;
 mod problem;
 mod programs;
 mod section;
+pub mod segments;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use toml::Spanned;
 use self::file::PlanFile;
 use self::problem::Problem;
 pub use self::problem::{Invalid, PlanError};
+pub use self::segments::{EdgeError, Segment};
 use self::tables::{CheckTable, StepTable, TableTable, Time, Wait, Work};
 use crate::kind::limits::Limits;
 use crate::kind::{self, Copy, Files, Kind, Migration, TableRef};
@@ -51,8 +53,11 @@ pub struct Plan {
     pub run: RunSettings,
     /// Every database of the target.
     pub databases: BTreeMap<DatabaseName, Database>,
-    /// The steps in the order of execution: every step after all that it waits for, ties by place in the file.
+    /// The steps in the order of execution: every step after all that it waits for, ties by place in the file. One that is
+    /// cut stands where its first segment does.
     pub steps: Vec<Step>,
+    /// The steps, cut where migrations wait for each other, in the order of execution.
+    pub segments: Vec<Segment>,
     /// `[[checks]]`, in the order of the file.
     pub checks: Vec<Check>,
     /// `lint.allow`: rules whose findings are not wanted.
@@ -229,11 +234,12 @@ impl Plan {
             };
             steps.push(Step { kind, ..step(table) });
         }
-        Ok(Self::of(file, path, target, databases, store, steps))
+        let (steps, segments) = segments::cut(steps)?;
+        Ok(Self { segments, ..Self::of(file, path, target, databases, store, steps) })
     }
 
     /// Makes a plan of the text that is kept with a run, called `name` in messages, where no migration folder exists: its steps
-    /// have no migrations. `only` limits the databases, so that the variables of the others need not be set. The
+    /// have no migrations and no segments. `only` limits the databases, so that the variables of the others need not be set. The
     /// store is the one the text came from, so a store of the plan that cannot be expanded is left out.
     ///
     /// # Errors
@@ -275,6 +281,7 @@ impl Plan {
             allowed: file.allowed(),
             databases,
             steps,
+            segments: Vec::new(),
             checks: file.checks.into_iter().map(check_of).collect(),
             name: file.name,
         }
@@ -355,7 +362,9 @@ fn kind(table: &StepTable, migrations: Vec<Migration>) -> Kind {
         Work::Sql { dir } => Kind::Sql(Files { dir: dir.get_ref().into(), migrations }),
         Work::Refinery { dir } => Kind::Refinery(Files { dir: dir.get_ref().into(), migrations }),
         // Without its surroundings, which only a target gives it.
-        Work::Alembic { .. } => Kind::Alembic(kind::alembic::Alembic::default()),
+        Work::Alembic { mode, .. } => {
+            Kind::Alembic(kind::alembic::Alembic { mode: *mode, ..kind::alembic::Alembic::default() })
+        }
         Work::Python { .. } => Kind::Python(kind::python::Python::default()),
         Work::Command { .. } => Kind::Command(kind::command::Command::default()),
         Work::Copy { from, to, key, omit } => Kind::Copy(Copy {

@@ -1,4 +1,4 @@
-//! The order of the steps: pure, and the same in every process.
+//! The order of the steps, or of what they are cut into: pure, and the same in every process.
 //!
 //! Every step comes after all that it waits for. Two steps on one database keep the order of the file, unless `after`
 //! says the opposite. What is still open is decided by the place in the file.
@@ -25,7 +25,7 @@ pub(super) fn order(nodes: &[Node<'_>]) -> Result<Vec<usize>, Cycle> {
     if placed.len() < nodes.len() {
         return Err(find_cycle(&waits, &placed));
     }
-    keep_file_order(nodes, &mut waits);
+    keep_file_order(nodes, &mut waits, &placed);
     Ok(place(&waits))
 }
 
@@ -57,29 +57,45 @@ fn find_cycle(waits: &[BTreeSet<usize>], placed: &[usize]) -> Cycle {
     }
 }
 
-fn keep_file_order(nodes: &[Node<'_>], waits: &mut [BTreeSet<usize>]) {
+fn keep_file_order(nodes: &[Node<'_>], waits: &mut [BTreeSet<usize>], placed: &[usize]) {
+    let mut behind = closure(waits, placed);
     for later in 0..nodes.len() {
         for earlier in (0..later).filter(|at| nodes[*at].database == nodes[later].database) {
-            if !waits_for(waits, earlier, later) {
+            if !behind[earlier][later] && !behind[later][earlier] {
                 waits[later].insert(earlier);
+                join(&mut behind, later, earlier);
             }
         }
     }
 }
 
-/// Whether `step` waits for `other`, directly or through others.
-fn waits_for(waits: &[BTreeSet<usize>], step: usize, other: usize) -> bool {
-    let mut seen = BTreeSet::new();
-    let mut open = vec![step];
-    while let Some(at) = open.pop() {
-        if at == other {
-            return true;
-        }
-        if seen.insert(at) {
-            open.extend(&waits[at]);
+/// For each node, whether it waits for each other one, directly or through others. `placed` is every node, each after those that
+/// it waits for.
+fn closure(waits: &[BTreeSet<usize>], placed: &[usize]) -> Vec<Vec<bool>> {
+    let mut behind = vec![vec![false; waits.len()]; waits.len()];
+    for at in placed {
+        for before in &waits[*at] {
+            let further = behind[*before].clone();
+            add(&mut behind[*at], &further);
+            behind[*at][*before] = true;
         }
     }
-    false
+    behind
+}
+
+/// `later` waits for `earlier` from now on, and with it whatever waits for it.
+fn join(behind: &mut [Vec<bool>], later: usize, earlier: usize) {
+    let mut further = behind[earlier].clone();
+    further[earlier] = true;
+    for (at, row) in behind.iter_mut().enumerate() {
+        if at == later || row[later] {
+            add(row, &further);
+        }
+    }
+}
+
+fn add(row: &mut [bool], further: &[bool]) {
+    row.iter_mut().zip(further).for_each(|(it, other)| *it |= other);
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 
 use super::literal;
+use super::segments::EdgeError;
 use crate::kind::ReadError;
 use crate::names::NameError;
 use crate::outside::url::UrlError;
@@ -36,6 +37,10 @@ pub enum PlanError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Files(Box<ReadError>),
+    /// A migration that waits for another, and cannot.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Edge(Box<EdgeError>),
 }
 
 impl PlanError {
@@ -54,8 +59,14 @@ impl PlanError {
     pub fn place(&self) -> Option<String> {
         match self {
             Self::Invalid(invalid) => invalid.place(),
-            Self::Unreadable { .. } | Self::Files(_) => None,
+            Self::Unreadable { .. } | Self::Files(_) | Self::Edge(_) => None,
         }
+    }
+}
+
+impl From<EdgeError> for PlanError {
+    fn from(error: EdgeError) -> Self {
+        Self::Edge(Box::new(error))
     }
 }
 

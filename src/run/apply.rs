@@ -19,9 +19,10 @@ use crate::verify::{self, CheckResult, ChecksFailed};
 use crate::world::World;
 
 use super::doctor;
+use super::going_on::survey_locked;
 use super::lock::{LockError, Locks};
 use super::report::RunReport;
-use super::rollback::{self, Request};
+use super::rollback::{self, Request, Way};
 use super::saved::SavedPlan;
 use super::snapshots;
 use super::step::{self, Context};
@@ -67,8 +68,11 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     if let Some(unfinished) = super::unfinished(store, &plan.target.name).await.or_fail()? {
         return Err(Failure::untouched(Blame::Busy, unfinished));
     }
-    let survey = survey::look_through(world, plan, sessions).await.all_reachable().or_fail()?;
+    let survey = survey_locked(world, plan, only, sessions, &mut locks).await?;
     survey.no_drift(plan).or_blame(Blame::Drift)?;
+    if let Some(only) = &options.only {
+        super::edges::only(world, plan, &survey, only).await?;
+    }
     if let Some(saved) = &options.saved {
         saved.still_matches(plan, &survey, options.only.as_ref()).or_blame(Blame::Drift)?;
     }
@@ -239,6 +243,8 @@ impl Release<'_> {
                 let key = format!("{folder}/migrations/{}/{}", step.name, it.name);
                 files.push((format!("{key}.{}", step.kind.file_ending()), it.up.clone()));
                 files.extend(it.down.as_ref().map(|down| (format!("{key}.down.sql"), down.text.clone())));
+                let replaced = state.replaced.get(index).and_then(|it| it.text.clone());
+                files.extend(replaced.map(|text| (format!("{key}.before.sql"), text)));
             }
         }
         let kept = stream::iter(files).map(|(key, text)| async move { self.store.put_new(&key, text).await });
@@ -297,7 +303,7 @@ impl Release<'_> {
     /// A rollback a second after the failure is the same code as one next week: it begins from the journal.
     async fn take_back(&self, why: &str, report: &mut RunReport) -> Result<Vec<DatabaseName>, Failure> {
         let state = journal::state(self.store, self.journal.run()).await.or_fail()?;
-        let request = Request { state: &state, only: None, why: "failure", message: Some(why) };
+        let request = Request { state: &state, way: Way::Snapshot, only: None, why: "failure", message: Some(why) };
         rollback::carry_back(self.world, self.store, self.journal, &self.plan.databases, &request, report).await
     }
 

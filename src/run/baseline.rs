@@ -1,7 +1,7 @@
 //! `migrate baseline`: taking over databases that have their migrations already. What is adopted gets its ledger row, and is
 //! never run. `--prove` first runs the files in a scratch database and compares catalogs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -11,7 +11,7 @@ use crate::failure::{Blame, Failure, OrFail, list};
 use crate::journal::Journal;
 use crate::journal::entry::{Command, Fact, Identity, Outcome};
 use crate::journal::ledger::{Author, CREATE};
-use crate::kind::migration::{self, MigrationError, Session, Setting};
+use crate::kind::migration::{self, Direction, MigrationError, Session, Setting};
 use crate::kind::{Kind, Migration, alembic, refinery_history};
 use crate::names::{DatabaseName, RunId, StepName};
 use crate::outside::clock;
@@ -96,6 +96,24 @@ pub enum BaselineError {
         /// Migrations.
         missing: String,
     },
+    /// One of them was given up, and nobody knows which.
+    #[error("{database}: {first} and {second} do not have the same migrations of step `{step}`: {only}")]
+    #[diagnostic(
+        code("baseline.two_ledgers"),
+        help("See which of the two is kept up, and say what the database has: `--through STEP/NAME`, or `--all`.")
+    )]
+    TwoLedgers {
+        /// The database.
+        database: DatabaseName,
+        /// A table.
+        first: &'static str,
+        /// Another.
+        second: &'static str,
+        /// The step.
+        step: StepName,
+        /// What one of them alone has.
+        only: String,
+    },
     /// Commands and copies have no state to be taken over.
     #[error("step `{step}` is of kind `{kind}`, which cannot be {what}")]
     #[diagnostic(code("baseline.kind"))]
@@ -152,7 +170,7 @@ fn failed(database: &DatabaseName) -> impl Fn(PgError) -> BaselineError {
 /// # Errors
 /// Nothing says what the databases have, or what says it has gaps.
 pub async fn look(world: &World, plan: &Plan, through: &Through) -> Result<(Survey, Vec<Adoption>), Failure> {
-    let survey = survey(world, plan, None).await.all_reachable().or_fail()?;
+    let survey = survey(world, plan, None).await.whole(plan)?;
     if let Through::Migration(step, name) = through {
         let known = plan
             .steps
@@ -197,7 +215,8 @@ async fn adoption(
         adopted,
         without_file,
     };
-    let pending = |it: &&Migration| state.pending.iter().any(|index| files[*index].name == it.name);
+    let open: BTreeSet<&str> = state.pending.iter().map(|index| files[*index].name.as_str()).collect();
+    let pending = |it: &&Migration| open.contains(it.name.as_str());
     let names = |these: &[Migration]| these.iter().filter(pending).map(|it| it.name.clone()).collect::<Vec<_>>();
     match through {
         Through::All => Ok(Some(new("files", names(files), Vec::new()))),
@@ -234,8 +253,10 @@ async fn from_ledgers(
     };
     match &step.kind {
         Kind::Alembic(_) => {
-            let current = alembic::current(session).await.map_err(failed(&step.database))?;
-            return Ok(applied_otherwise("alembic_version", !current.is_empty()));
+            let Some(revisions) = &state.listed else { return Ok(None) };
+            let table = &revisions.version_table;
+            let current = alembic::current(session, table).await.map_err(failed(&step.database))?;
+            return Ok(applied_otherwise(&table.to_string(), !current.is_empty()));
         }
         Kind::Refinery(_) => {
             let there = refinery_history::is_there(session).await.map_err(failed(&step.database))?;
@@ -243,25 +264,50 @@ async fn from_ledgers(
         }
         _ => {}
     }
+    let Some((table, names)) = other_ledger(session, step, files).await? else { return Ok(None) };
+    let numbered: Vec<&str> = files.iter().filter(|it| !it.turn.repeatable).map(|it| it.name.as_str()).collect();
+    let theirs: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    let known = |name: &&str| theirs.contains(name);
+    let last = numbered.iter().rposition(known).unwrap_or(0);
+    let missing: Vec<&str> = numbered.iter().take(last).copied().filter(|name| !known(name)).collect();
+    if !missing.is_empty() {
+        let (database, ledger, missing) = (step.database.clone(), table.to_owned(), missing.join(", "));
+        return Err(BaselineError::Gap { database, ledger, missing });
+    }
+    let adopted = files.iter().map(|it| it.name.clone()).filter(|it| names.contains(it) && is_new(it)).collect();
+    let without = names.iter().filter(|name| !files.iter().any(|it| it.name == **name)).cloned().collect();
+    Ok(Some((table.to_owned(), adopted, without)))
+}
+
+/// The table of a hand-made runner that has names of these files, and what it has. Two such tables must have the same ones.
+async fn other_ledger(
+    session: &mut PgConnection,
+    step: &Step,
+    files: &[Migration],
+) -> Result<Option<(&'static str, Vec<String>)>, BaselineError> {
+    let ours = |names: &[String]| -> BTreeSet<String> {
+        files.iter().map(|it| it.name.clone()).filter(|name| names.contains(name)).collect()
+    };
+    let mut found: Option<(&'static str, Vec<String>)> = None;
     for (table, columns) in LEDGERS {
         let names = named_in(session, table, columns).await.map_err(failed(&step.database))?;
-        let stem = |name: &str| name.rsplit('/').next().unwrap_or(name).trim_end_matches(".sql").to_owned();
-        let names: Vec<String> = names.iter().map(|name| stem(name)).collect();
-        if !files.iter().any(|file| names.contains(&file.name)) {
+        let stem = |name: &String| name.rsplit('/').next().unwrap_or(name).trim_end_matches(".sql").to_owned();
+        let names: Vec<String> = names.iter().map(stem).collect();
+        let own = ours(&names);
+        if own.is_empty() {
             continue;
         }
-        let last = files.iter().rposition(|file| names.contains(&file.name)).unwrap_or(0);
-        let missing: Vec<&str> =
-            files[..last].iter().map(|it| it.name.as_str()).filter(|it| !names.iter().any(|name| name == it)).collect();
-        if !missing.is_empty() {
-            let (database, ledger, missing) = (step.database.clone(), table.to_owned(), missing.join(", "));
-            return Err(BaselineError::Gap { database, ledger, missing });
+        let Some((first, others)) = &found else {
+            found = Some((table, names));
+            continue;
+        };
+        let only: Vec<String> = own.symmetric_difference(&ours(others)).cloned().collect();
+        if !only.is_empty() {
+            let (database, step, only) = (step.database.clone(), step.name.clone(), only.join(", "));
+            return Err(BaselineError::TwoLedgers { database, first, second: table, step, only });
         }
-        let adopted = files.iter().map(|it| it.name.clone()).filter(|it| names.contains(it) && is_new(it)).collect();
-        let without = names.iter().filter(|name| !files.iter().any(|it| it.name == **name)).cloned().collect();
-        return Ok(Some((table.to_owned(), adopted, without)));
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// What a table holds in the first of the columns that it has; nothing if there is no such table.
@@ -348,8 +394,10 @@ async fn write_rows(
     let mut rows = 0;
     for it in adoptions {
         let Some(step) = plan.steps.iter().find(|step| step.name == it.step) else { continue };
-        for file in files(survey, step).iter().filter(|file| it.adopted.contains(&file.name)) {
-            sql += &author(world, run, step).applied(file.into());
+        let adopted: BTreeSet<&String> = it.adopted.iter().collect();
+        for file in files(survey, step).iter().filter(|file| adopted.contains(&file.name)) {
+            let author = author(world, run, step);
+            sql += &if file.turn.repeatable { author.applied_again(file.into()) } else { author.applied(file.into()) };
             sql += ";\n";
             rows += 1;
         }
@@ -411,16 +459,16 @@ async fn prove_one(
         let there = |(index, file): &(usize, &Migration)| !pending.contains(index) || it.adopted.contains(&file.name);
         for (_, file) in all.iter().enumerate().filter(there) {
             let setting = Setting {
-                author: &author(world, &run, step),
-                has_ledger,
+                direction: Direction::Forward { author: &author(world, &run, step), has_ledger },
                 before: &[],
                 also: &[],
+                meant: None,
                 limits: plan.limits(step),
                 on_retry: &|_, _, _| (),
                 on_older: &|_| (),
             };
             let unprovable = |source| BaselineError::Unprovable { database: name.clone(), source };
-            migration::apply(&mut session, file, &setting).await.map_err(unprovable)?;
+            migration::carry(&mut session, file, &setting).await.map_err(unprovable)?;
             has_ledger = true;
         }
     }

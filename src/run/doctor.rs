@@ -18,7 +18,7 @@ use crate::plan::{Database, Plan, Step};
 use crate::world::World;
 
 use super::lock::who_holds;
-use super::survey::{StepState, Survey};
+use super::survey::{StepState, Survey, UnreadError};
 
 /// Sessions that a run needs for one database at its widest: the lock, the snapshot and `pg_dump`, or a step and its copy.
 const SESSIONS_EACH: usize = 3;
@@ -100,7 +100,18 @@ pub async fn examine(world: &World, plan: &Plan, survey: &Survey, store: Result<
     findings.extend(looked.into_iter().flatten());
     findings.extend(different_databases(survey));
     findings.extend(program_findings(plan.steps.iter()));
+    findings.extend(unread_findings(plan, survey));
     findings
+}
+
+/// Steps of which it cannot be said what is pending.
+fn unread_findings(plan: &Plan, survey: &Survey) -> Vec<Finding> {
+    let unread = plan.steps.iter().filter_map(|step| Some((step, survey.steps.get(&step.name)?.unread.as_ref()?)));
+    let finding = |(step, error): (&Step, &std::sync::Arc<UnreadError>)| {
+        let found = explained("revisions", error.as_ref());
+        Finding { database: Some(step.database.clone()), ..found }
+    };
+    unread.map(finding).collect()
 }
 
 /// Whether the programs of steps are there. One that is not would be noticed only after snapshots and other steps.
@@ -135,9 +146,14 @@ fn finding(
 }
 
 fn unreachable(database: &Database, error: &impl miette::Diagnostic) -> Finding {
+    Finding { database: Some(database.name.clone()), ..explained("connection", error) }
+}
+
+/// An error as a finding, with its cause and its help.
+fn explained(name: &'static str, error: &impl miette::Diagnostic) -> Finding {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
     let help = error.help().map_or_else(|| "Look at the cause.".to_owned(), |help| help.to_string());
-    finding("connection", Some(database), Some((format!("{error}{cause}"), help)), "")
+    finding(name, None, Some((format!("{error}{cause}"), help)), "")
 }
 
 /// Writes an object and reads it back.

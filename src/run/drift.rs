@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 
+use crate::kind::decide::Question;
+use crate::names::StepName;
 use crate::outside::clock;
 
 /// One disagreement between ledger and files.
@@ -47,6 +49,28 @@ pub enum Drift {
         /// So many of its statements are known to have ended.
         ended: Option<i32>,
     },
+    /// A statement of a file without a transaction, which has run, is not what it was, and the file did not end.
+    Edited {
+        /// The migration.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+        /// In which run it was begun.
+        run: String,
+        /// The statement, from 1.
+        statement: usize,
+    },
+    /// Whether a statement of a file without a transaction took effect is not known, and cannot be seen.
+    Unclear {
+        /// The migration.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+        /// In which run it was begun.
+        run: String,
+        /// What there is to decide.
+        question: Question,
+    },
     /// What refinery itself says.
     Refinery(String),
     /// `alembic_version` and something else disagree.
@@ -61,7 +85,9 @@ impl Drift {
             Self::Changed { name, .. }
             | Self::Missing { name }
             | Self::OutOfOrder { name, .. }
-            | Self::Interrupted { name, .. } => name,
+            | Self::Interrupted { name, .. }
+            | Self::Edited { name, .. }
+            | Self::Unclear { name, .. } => name,
             Self::Refinery(_) => "refinery_schema_history",
             Self::Alembic(_) => "alembic_version",
         }
@@ -74,9 +100,42 @@ impl Drift {
             Self::Changed { .. } => "changed",
             Self::Missing { .. } => "missing",
             Self::OutOfOrder { .. } => "out_of_order",
-            Self::Interrupted { .. } => "interrupted",
+            Self::Interrupted { .. } | Self::Unclear { .. } => "interrupted",
+            Self::Edited { .. } => "edited",
             Self::Refinery(_) => "refinery",
             Self::Alembic(_) => "alembic",
+        }
+    }
+}
+
+impl Drift {
+    /// Whether its migration is not applied, or not to its end.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::OutOfOrder { .. } | Self::Interrupted { .. } | Self::Edited { .. } | Self::Unclear { .. } => true,
+            Self::Changed { .. } | Self::Missing { .. } | Self::Refinery(_) | Self::Alembic(_) => false,
+        }
+    }
+
+    /// What a person can do about a migration that was cut off; none where the files are to be mended.
+    #[must_use]
+    pub fn way_out(&self, step: &StepName) -> Option<String> {
+        match self {
+            Self::Interrupted { run, .. } => Some(format!(
+                "Take the run back: `migrate rollback {run}`. Or look, and say what became of it: `migrate resolve {run} \
+                 STEP/NAME --applied` (or `--not-applied`)."
+            )),
+            Self::Edited { name, run, statement, .. } => Some(format!(
+                "Restore the file up to statement {statement}; what comes after the statements that have run may be edited. \
+                 Or say what became of the whole: `migrate resolve {run} {step}/{name} --applied` (or `--not-applied`)."
+            )),
+            Self::Unclear { name, run, question: it, .. } => Some(format!(
+                "Look at the database, and say whether that statement took effect: `migrate resolve {run} {step}/{name} \
+                 --statement {} --applied` (or `--not-applied`). The next `migrate apply` goes on from there.",
+                it.statement
+            )),
+            _ => None,
         }
     }
 }
@@ -99,6 +158,22 @@ impl std::fmt::Display for Drift {
                 write!(f, "`{name}` was begun in run {run}, and the ledger does not say that it ended")?;
                 ended.map_or(Ok(()), |ended| write!(f, "; statements known to have ended: {ended}"))
             }
+            Self::Edited { name, path, run, statement } => write!(
+                f,
+                "`{name}` ({}) was begun in run {run} and did not end, and its statement {statement}, which has run, is not \
+                 what it was",
+                path.display()
+            ),
+            Self::Unclear { name, path, run, question: it } => write!(
+                f,
+                "`{name}` was begun in run {run} and cut off, and whether its statement {} took effect is not known: {}\n  \
+                 {}:{}: {}",
+                it.statement,
+                it.seen,
+                path.display(),
+                it.line,
+                it.text
+            ),
             Self::Refinery(message) | Self::Alembic(message) => write!(f, "{message}"),
         }
     }
@@ -116,18 +191,12 @@ pub struct DriftError {
 
 impl DriftError {
     /// Files can be mended; what was cut off in the middle can only be taken back.
-    pub(super) fn new(drift: Vec<String>, cut_off: Option<&str>) -> Self {
-        let help = match cut_off {
-            Some(run) => format!(
-                "Take the run back: `migrate rollback {run}`. Or look, and say what became of it: `migrate resolve {run} \
-                 STEP/NAME --applied` (or `--not-applied`)."
-            ),
-            None => {
-                "Restore each file as it was, or give a new migration a later number: an applied migration must not be \
-                     edited, removed or overtaken."
-                    .into()
-            }
-        };
+    pub(super) fn new(drift: Vec<String>, way_out: Option<String>) -> Self {
+        let help = way_out.unwrap_or_else(|| {
+            "Restore each file as it was, or give a new migration a later number: an applied migration must not be edited, \
+             removed or overtaken."
+                .into()
+        });
         Self { drift, help }
     }
 }

@@ -2,14 +2,16 @@
 //! was cut off (`resolve`). Both change ledger rows alone, and leave a record in the store.
 
 use miette::Diagnostic;
+use sqlx::postgres::PgArguments;
+use sqlx::{PgConnection, Postgres};
 
 use crate::failure::{Blame, Failure, OrFail};
 use crate::journal::entry::{Command, Fact, Identity, Outcome};
 use crate::journal::state::RunState;
-use crate::journal::{self, Journal};
+use crate::journal::{self, Journal, ledger};
 use crate::names::{DatabaseName, RunId, StepName};
 use crate::outside::clock;
-use crate::outside::postgres::{PgError, connect, query_error};
+use crate::outside::postgres::{PgError, connect, made, query_error};
 use crate::outside::store::Store;
 use crate::plan::{Plan, Step};
 use crate::world::World;
@@ -67,6 +69,24 @@ pub enum MendError {
         /// The run.
         run: RunId,
     },
+    /// Nobody asks about that statement.
+    #[error(
+        "{database}: the ledger does not say that it is unclear whether statement {statement} of `{which}` took effect in run {run}"
+    )]
+    #[diagnostic(
+        code("mend.not_unclear"),
+        help("`migrate status` shows what is unclear, and which statement that is.")
+    )]
+    NotUnclear {
+        /// Where.
+        database: DatabaseName,
+        /// The migration.
+        which: Which,
+        /// The statement, from 1.
+        statement: u32,
+        /// The run.
+        run: RunId,
+    },
     /// A database failed.
     #[error("{database}: {source}")]
     #[diagnostic(code("mend.database"))]
@@ -80,20 +100,24 @@ pub enum MendError {
     },
 }
 
-fn step<'a>(plan: &'a Plan, which: &Which) -> Result<&'a Step, Failure> {
+pub(super) fn step<'a>(plan: &'a Plan, which: &Which) -> Result<&'a Step, Failure> {
     let found = plan.steps.iter().find(|step| step.name == which.step);
     found.ok_or_else(|| MendError::NoStep(which.step.clone())).or_blame(Blame::Usage)
 }
 
-async fn update(plan: &Plan, step: &Step, sql: &'static str, values: [&str; 3]) -> Result<u64, MendError> {
-    let failed = |source| MendError::Database { database: step.database.clone(), source };
-    let mut session = connect(&plan.databases[&step.database].url, "migrate").await.map_err(failed)?;
-    let mut query = sqlx::query(sql);
-    for value in values {
-        query = query.bind(value.to_owned());
-    }
-    let done = query.execute(&mut session).await.map_err(query_error("changing the ledger")).map_err(failed)?;
-    Ok(done.rows_affected())
+async fn open(plan: &Plan, step: &Step) -> Result<PgConnection, MendError> {
+    let opened = connect(&plan.databases[&step.database].url, "migrate").await;
+    opened.map_err(|source| MendError::Database { database: step.database.clone(), source })
+}
+
+/// Changes the ledger, and tells how many rows.
+async fn run<'q>(
+    session: &mut PgConnection,
+    step: &Step,
+    query: sqlx::query::Query<'q, Postgres, PgArguments>,
+) -> Result<u64, MendError> {
+    let done = query.execute(session).await.map_err(query_error("changing the ledger"));
+    done.map(|it| it.rows_affected()).map_err(|source| MendError::Database { database: step.database.clone(), source })
 }
 
 /// The drift that accepting a changed file would end.
@@ -102,7 +126,7 @@ async fn update(plan: &Plan, step: &Step, sql: &'static str, values: [&str; 3]) 
 /// A database cannot be reached, or ledger and file agree.
 pub async fn changed(world: &World, plan: &Plan, which: &Which) -> Result<(Survey, Drift), Failure> {
     let step = step(plan, which)?;
-    let survey = survey(world, plan, None).await.all_reachable().or_fail()?;
+    let survey = survey(world, plan, None).await.whole(plan)?;
     let drift = survey.steps.get(&step.name).into_iter().flat_map(|state| &state.drift);
     let found = drift.into_iter().find(|it| matches!(it, Drift::Changed { name, .. } if *name == which.name)).cloned();
     let found = found.ok_or_else(|| MendError::NotChanged(which.clone())).or_blame(Blame::Usage)?;
@@ -141,8 +165,9 @@ pub async fn accept(
         no_snapshot: None,
     };
     let journal = Journal::begin(world, store, &run, first).await.or_fail()?;
-    let sql = "update migrate.ledger set checksum = $3 where step = $1 and name = $2";
-    update(plan, step, sql, [which.step.as_str(), &which.name, file]).await.or_fail()?;
+    let query = sqlx::query("update migrate.ledger set checksum = $3 where step = $1 and name = $2");
+    let query = query.bind(step.name.as_str()).bind(&which.name).bind(file);
+    self::run(&mut open(plan, step).await.or_fail()?, step, query).await.or_fail()?;
     let fact = Fact::Repaired {
         step: which.step.clone(),
         database: step.database.clone(),
@@ -155,7 +180,35 @@ pub async fn accept(
     Ok(run)
 }
 
-/// Takes the operator's word for what became of a migration that was cut off in a run.
+/// What became of a migration that was cut off.
+#[derive(Debug, Clone, Copy)]
+pub struct Word {
+    /// Whether it took effect.
+    pub applied: bool,
+    /// It is about this statement alone, from 1, of a file without a transaction.
+    pub statement: Option<u32>,
+}
+
+impl Word {
+    fn sql(self) -> String {
+        let done = i64::from(self.statement.unwrap_or_default());
+        let ended = if self.applied { done } else { done - 1 };
+        let row = "step = $1 and name = $2 and run = $3 and state = 'started'";
+        match (self.statement, self.applied) {
+            // A ledger of an earlier version has no such columns: what it leaves open is unclear.
+            (Some(_), _) => format!(
+                "update migrate.ledger l set progress = {ended}, unclear = false, before = null where {row} and \
+                 coalesce(progress, 0) = {done} - 1 and coalesce(unclear, true) and undoing is not true"
+            ),
+            (None, true) => {
+                format!("update migrate.ledger set state = 'applied', finished_at = clock_timestamp() where {row}")
+            }
+            (None, false) => format!("delete from migrate.ledger where {row}"),
+        }
+    }
+}
+
+/// Takes the operator's word for what became of a migration that was cut off in a run, or of one statement of it.
 ///
 /// # Errors
 /// The ledger does not say that it was cut off, somebody works on the database, or it failed.
@@ -165,25 +218,33 @@ pub async fn resolve(
     store: &Store,
     state: &RunState,
     which: &Which,
-    applied: bool,
+    word: Word,
 ) -> Result<(), Failure> {
     let step = step(plan, which)?;
     let mut locks = Locks::take(world, &state.run, &[&plan.databases[&step.database]]).await.map_err(refused)?;
     locks.end_leftovers(&state.run).await.or_fail()?;
-    let sql = match applied {
-        true => {
-            "update migrate.ledger set state = 'applied', finished_at = clock_timestamp() where step = $1 and name = $2 and \
-             run = $3 and state = 'started'"
-        }
-        false => "delete from migrate.ledger where step = $1 and name = $2 and run = $3 and state = 'started'",
-    };
-    let rows = update(plan, step, sql, [which.step.as_str(), &which.name, state.run.as_str()]).await.or_fail()?;
-    if rows == 0 {
-        let (database, which, run) = (step.database.clone(), which.clone(), state.run.clone());
-        return Err(Failure::untouched(Blame::Usage, MendError::NotCutOff { database, which, run }));
+    let mut session = open(plan, step).await.or_fail()?;
+    if word.statement.is_some() {
+        run(&mut session, step, sqlx::query(ledger::ADD_COLUMNS)).await.or_fail()?;
     }
-    let fact =
-        Fact::Resolved { step: which.step.clone(), database: step.database.clone(), name: which.name.clone(), applied };
+    let query = sqlx::query(made(word.sql())).bind(step.name.as_str()).bind(&which.name).bind(state.run.as_str());
+    if run(&mut session, step, query).await.or_fail()? == 0 {
+        let (database, which, run) = (step.database.clone(), which.clone(), state.run.clone());
+        return Err(Failure::untouched(
+            Blame::Usage,
+            match word.statement {
+                Some(statement) => MendError::NotUnclear { database, which, statement, run },
+                None => MendError::NotCutOff { database, which, run },
+            },
+        ));
+    }
+    let fact = Fact::Resolved {
+        step: which.step.clone(),
+        database: step.database.clone(),
+        name: which.name.clone(),
+        applied: word.applied,
+        statement: word.statement,
+    };
     let fresh = journal::state(store, &state.run).await.or_fail()?;
     Journal::go_on(world, store, &fresh).write(fact).await.or_fail()
 }

@@ -3,17 +3,24 @@
 pub mod apply;
 mod back;
 pub mod baseline;
+mod copy_step;
 pub mod doctor;
 pub mod drift;
+pub mod edges;
+pub mod going_on;
 pub mod lock;
 pub mod mend;
 pub mod program_step;
+pub mod repair_index;
 pub mod report;
+mod roles;
 pub mod rollback;
 pub mod saved;
 pub mod snapshots;
 pub mod step;
+mod subject;
 pub mod survey;
+pub mod undo;
 
 use crate::journal::state::RunState;
 use crate::journal::{self, JournalError};

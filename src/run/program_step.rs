@@ -54,7 +54,7 @@ pub enum ProgramFailed {
         source: AlembicError,
     },
     /// Alembic ended well, and the database is not where it should be.
-    #[error("{database}: Alembic exited with 0, and alembic_version does not have `{missing}`")]
+    #[error("{database}: Alembic exited with 0, and {table} does not have `{missing}`")]
     #[diagnostic(
         code("program.not_applied"),
         help("Alembic went to another database, or does not commit: look at `env.py` and at `env` of the step.")
@@ -62,8 +62,24 @@ pub enum ProgramFailed {
     NotApplied {
         /// The database.
         database: DatabaseName,
+        /// The table that should.
+        table: String,
         /// The first revision that is missing.
         missing: String,
+    },
+    /// Alembic ended well, and the database is not back where it should be.
+    #[error("{database}: Alembic exited with 0, and {table} still has {left}")]
+    #[diagnostic(
+        code("program.not_undone"),
+        help("Alembic went to another database, or does not commit: look at `env.py` and at `env` of the step.")
+    )]
+    NotUndone {
+        /// The database.
+        database: DatabaseName,
+        /// The table that should not.
+        table: String,
+        /// What is left.
+        left: String,
     },
     /// It changed what it was not meant to change.
     #[error("step `{step}` is for {meant}, and changed another database: {what}")]
@@ -140,7 +156,7 @@ pub(super) async fn apply(
 }
 
 /// The catalogs of the plan's other databases.
-async fn others(context: &Context<'_>, step: &Step) -> Result<BTreeMap<DatabaseName, Catalog>, StepError> {
+pub(super) async fn others(context: &Context<'_>, step: &Step) -> Result<BTreeMap<DatabaseName, Catalog>, StepError> {
     let mut catalogs = BTreeMap::new();
     for (name, database) in context.plan.databases.iter().filter(|(name, _)| **name != step.database) {
         let failed = |source| StepError::Database { database: name.clone(), source };
@@ -151,7 +167,7 @@ async fn others(context: &Context<'_>, step: &Step) -> Result<BTreeMap<DatabaseN
 }
 
 /// What has changed in the plan's other databases, in words.
-async fn strayed(
+pub(super) async fn strayed(
     context: &Context<'_>,
     step: &Step,
     before: &BTreeMap<DatabaseName, Catalog>,
@@ -173,16 +189,16 @@ async fn strayed(
     Ok(Some(what))
 }
 
-async fn sql(session: &mut PgConnection, step: &Step, what: &str, sql: String) -> Partly<()> {
+pub(super) async fn sql(session: &mut PgConnection, step: &Step, what: &str, sql: String) -> Partly<()> {
     let failed = |source| (StepError::Database { database: step.database.clone(), source }, true);
     let done = sqlx::raw_sql(made(sql)).execute(session).await.map_err(query_error(what));
     done.map(drop).map_err(failed)
 }
 
-/// Runs a program and keeps its output with the run.
-async fn run(context: &Context<'_>, step: &Step, name: &str, program: &Program) -> Partly<()> {
+/// Runs a program and keeps its output with the run, in a file called `log`.
+pub(super) async fn run(context: &Context<'_>, step: &Step, name: &str, log: &str, program: &Program) -> Partly<()> {
     let (output, result) = child::run(program, &context.world.interrupt).await;
-    let key = format!("{}/output/{}/{name}.log", journal::folder(context.journal.run()), step.name);
+    let key = format!("{}/output/{}/{log}.log", journal::folder(context.journal.run()), step.name);
     let kept = context.store.put_new(&key, output.0).await;
     let failed = |error: ProgramFailed| (StepError::Program(Box::new(error)), true);
     result.map_err(|source| {
@@ -230,7 +246,7 @@ async fn one(context: &Context<'_>, step: &Step, unit: &Migration, program: &Pro
         _ => author.started(unit.into()),
     };
     sql(&mut session.connection, step, "recording what is intended", create.to_owned() + &intent).await?;
-    run(context, step, &unit.name, program).await?;
+    run(context, step, &unit.name, &unit.name, program).await?;
     sql(&mut session.connection, step, "recording what was done", author.finished(&unit.name)).await?;
     applied(context, step, unit, begun);
     Ok(())
@@ -335,7 +351,7 @@ async fn rendered(
         context.store.put_new(&key, file.up.clone()).await.map_err(|it| (StepError::Journal(it.into()), false))?;
         files.push(file);
     }
-    apply_files(context, step, &files.iter().collect::<Vec<_>>(), stop, mine).await
+    apply_files(context, step, &files.iter().collect::<Vec<_>>(), &BTreeMap::new(), stop, mine).await
 }
 
 /// Alembic goes to its head by itself; `alembic_version` tells how far it got, and the ledger follows it.
@@ -356,7 +372,7 @@ async fn online(
     sql(&mut session.connection, step, "recording what is intended", create.to_owned() + &intents.join(";\n")).await?;
     let limits = context.plan.limits(step);
     let program = it.surroundings.program(it.upgrade(&last.name), &limits, Some(context.journal.run()));
-    let result = run(context, step, &last.name, &program).await;
+    let result = run(context, step, &last.name, &last.name, &program).await;
     let has = has_now(context, step, revisions).await?;
     let mut rows = Vec::new();
     for unit in units {
@@ -372,7 +388,8 @@ async fn online(
         None => Ok(()),
         Some(missing) => {
             let (database, missing) = (step.database.clone(), missing.name.clone());
-            Err((StepError::Program(Box::new(ProgramFailed::NotApplied { database, missing })), true))
+            let table = revisions.version_table.to_string();
+            Err((StepError::Program(Box::new(ProgramFailed::NotApplied { database, table, missing })), true))
         }
     }
 }
@@ -380,6 +397,6 @@ async fn online(
 async fn has_now(context: &Context<'_>, step: &Step, revisions: &Revisions) -> Partly<BTreeSet<String>> {
     let failed = |source| (StepError::Database { database: step.database.clone(), source }, true);
     let mut session = session(step, context).await?;
-    let current = alembic::current(&mut session.connection).await.map_err(failed)?;
+    let current = alembic::current(&mut session.connection, &revisions.version_table).await.map_err(failed)?;
     Ok(revisions.applied(&current).unwrap_or_default())
 }

@@ -43,7 +43,7 @@ pub struct DatabaseReport {
     pub applied: u64,
     /// Whether it was taken back.
     pub rolled_back: bool,
-    /// How: `snapshot`.
+    /// How: `snapshot`, `down`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via: Option<&'static str>,
     /// The name on the server under which the replaced database is kept.

@@ -1,5 +1,7 @@
-//! The story of `rollback`: prove the archives, restore them beside the live databases, exchange all databases of a server
-//! at once. It begins from the journal and from nothing else, whether a second after a failure or next week.
+//! The story of `rollback`, whichever way: lock, read the journal anew, carry the databases back. It begins from the journal
+//! and from nothing else, whether a second after a failure or next week. By snapshot (`back.rs`) archives are proven, restored
+//! beside the live databases, and all databases of a server exchanged at once; by down scripts (`undo.rs`) each migration is
+//! undone where it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -14,16 +16,18 @@ use crate::names::{DatabaseName, RunId};
 use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{PgError, database_oid};
 use crate::outside::store::Store;
-use crate::plan::Database;
+use crate::plan::{Database, Plan};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::restore::name_beside;
 use crate::snapshot::swap::SwapError;
 use crate::world::World;
 
 use super::apply::refused;
-use super::back::{Back, failed};
+use super::back::Back;
 use super::lock::Locks;
 use super::report::RunReport;
+use super::subject::{Subject, failed};
+use super::undo::{Ahead, Undo, UndoError};
 
 /// Why a rollback did not happen.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -33,7 +37,8 @@ pub enum RollbackError {
     #[diagnostic(
         code("rollback.no_snapshot"),
         help(
-            "It was applied with --no-snapshot ({reason}). Mend the database by hand, or restore another backup of it."
+            "It was applied with --no-snapshot ({reason}). Undo its migrations with `migrate rollback {run} --via down`, or restore \
+             another backup of the database."
         )
     )]
     NoSnapshot {
@@ -104,6 +109,10 @@ pub enum RollbackError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// Its migrations are not undone.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Undo(#[from] Box<UndoError>),
     /// The exchange did not take place.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -118,11 +127,43 @@ pub enum RollbackError {
     Interrupted(#[from] Interrupted),
 }
 
-/// Which run is to be taken back, and why.
+impl RollbackError {
+    /// Whether a signal to us was the cause.
+    #[must_use]
+    pub fn is_interruption(&self) -> bool {
+        match self {
+            Self::Interrupted(_) | Self::Snapshot(SnapshotError::Interrupted(_)) => true,
+            Self::Undo(it) => it.is_interruption(),
+            _ => false,
+        }
+    }
+}
+
+/// The way back.
+#[derive(Debug, Clone, Copy)]
+pub enum Way<'a> {
+    /// Databases are restored from their snapshots.
+    Snapshot,
+    /// Migrations are undone by their down scripts.
+    Down(Down<'a>),
+}
+
+/// What undoing needs beside the journal and the ledgers.
+#[derive(Debug, Clone, Copy)]
+pub struct Down<'a> {
+    /// The plan as the run kept it: the order of its steps, and how long they may wait.
+    pub plan: &'a Plan,
+    /// The plan of the checkout at hand, from which Alembic can be run.
+    pub checkout: Option<&'a Plan>,
+}
+
+/// Which run is to be taken back, how and why.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The run.
     pub state: &'a RunState,
+    /// How.
+    pub way: Way<'a>,
     /// These databases alone.
     pub only: Option<&'a BTreeSet<DatabaseName>>,
     /// `failure` or `request`.
@@ -131,7 +172,27 @@ pub struct Request<'a> {
     pub message: Option<&'a str>,
 }
 
-/// What a rollback would do to one database.
+/// What a rollback would do.
+#[derive(Debug, Clone)]
+pub enum Prospects {
+    /// Restore these databases.
+    Snapshot(Vec<Prospect>),
+    /// Undo these migrations.
+    Down(Ahead),
+}
+
+impl Prospects {
+    /// The databases that would go back.
+    #[must_use]
+    pub fn names(&self) -> Vec<&DatabaseName> {
+        match self {
+            Self::Snapshot(all) => all.iter().map(|it| &it.name).collect(),
+            Self::Down(ahead) => ahead.databases.iter().collect(),
+        }
+    }
+}
+
+/// What a rollback by snapshot would do to one database.
 #[derive(Debug, Clone, Serialize)]
 pub struct Prospect {
     /// The database.
@@ -177,8 +238,10 @@ pub async fn rollback(
     let fresh = journal::state(store, &state.run).await.or_fail()?;
     let request = Request { state: &fresh, ..*request };
     let journal = Journal::go_on(world, store, &fresh);
-    carry_back(world, store, &journal, databases, &request, &mut report).await?;
-    report.outcome = Some(match report.databases.iter().any(|it| it.rolled_back) {
+    let went_back = carry_back(world, store, &journal, databases, &request, &mut report).await?;
+    // A rollback that was killed after its last database has only its end to write.
+    let only_ended = fresh.outcome.is_none() && report.databases.iter().any(|it| it.rolled_back);
+    report.outcome = Some(match !went_back.is_empty() || only_ended {
         true => Outcome::RolledBack,
         false => Outcome::NothingToDo,
     });
@@ -208,17 +271,25 @@ pub async fn give_up(
 /// # Errors
 /// What would stand in its way.
 pub async fn prospects(
+    world: &World,
     store: &Store,
     databases: &BTreeMap<DatabaseName, Database>,
     request: &Request<'_>,
-) -> Result<Vec<Prospect>, RollbackError> {
-    let back = Back { store, databases, state: request.state };
+) -> Result<Prospects, RollbackError> {
+    let subject = Subject { databases, state: request.state };
+    match request.way {
+        Way::Snapshot => by_snapshot(&Back { store, subject }, request).await.map(Prospects::Snapshot),
+        Way::Down(down) => Ok(Prospects::Down(Undo::new(world, store, subject, down).look(request.only).await?)),
+    }
+}
+
+async fn by_snapshot(back: &Back<'_>, request: &Request<'_>) -> Result<Vec<Prospect>, RollbackError> {
     let names = back.to_restore(request.only).await?;
     let mut prospects = Vec::new();
     for name in &names {
         let manifest = back.manifest(name).await?;
         let it = &request.state.databases[name].identity;
-        let live = database_oid(&mut back.maintenance(name).await?, &it.dbname).await.map_err(failed(name))?;
+        let live = database_oid(&mut back.subject.maintenance(name).await?, &it.dbname).await.map_err(failed(name))?;
         prospects.push(Prospect {
             name: name.clone(),
             dbname: it.dbname.clone(),
@@ -258,7 +329,7 @@ pub(super) fn newer(state: &RunState) -> RollbackError {
     RollbackError::Newer { run: state.run.clone(), version }
 }
 
-/// Takes the databases of a run back, with the locks held.
+/// Takes the databases of a run back, with the locks held, and gives those that went back now.
 ///
 /// # Errors
 /// Why it did not, and which databases are still changed.
@@ -270,20 +341,24 @@ pub async fn carry_back(
     request: &Request<'_>,
     report: &mut RunReport,
 ) -> Result<Vec<DatabaseName>, Failure> {
-    let back = Back { store, databases, state: request.state };
+    let subject = Subject { databases, state: request.state };
     for (name, it) in &request.state.databases {
-        report.database(name).applied = it.applied;
+        let line = report.database(name);
+        line.applied = it.applied;
+        if it.undone {
+            (line.rolled_back, line.via) = (true, Some("down"));
+        }
     }
-    let result = back.carry(world, journal, request, report).await;
+    let result = match request.way {
+        Way::Snapshot => Back { store, subject }.carry(world, journal, request, report).await,
+        Way::Down(down) => Undo::new(world, store, subject, down).carry(journal, request, report).await,
+    };
     result.map_err(|error| left(request.state, report, error))
 }
 
 /// A rollback that failed: what it did not take back is still changed.
 fn left(state: &RunState, report: &RunReport, error: RollbackError) -> Failure {
-    let blame = match error {
-        RollbackError::Interrupted(_) | RollbackError::Snapshot(SnapshotError::Interrupted(_)) => Blame::Interrupted,
-        _ => Blame::Work,
-    };
+    let blame = if error.is_interruption() { Blame::Interrupted } else { Blame::Work };
     Failure { blame, aftermath: aftermath(state, report), error: Box::new(error) }
 }
 

@@ -9,8 +9,9 @@ use sha2::{Digest, Sha256};
 use crate::kind::{Copy, Kind, Migration};
 use crate::lint::{self, Finding};
 use crate::names::{DatabaseName, StepName, TargetName};
-use crate::plan::{Plan, Step, When};
+use crate::plan::{Plan, Segment, Step, When};
 
+use super::step;
 use super::survey::{StepState, Survey};
 
 /// What `apply` would do.
@@ -26,8 +27,11 @@ pub struct Prospectus {
     pub databases: Vec<Place>,
     /// Every step, in the order of execution.
     pub steps: Vec<Work>,
-    /// The order of execution.
+    /// The order of execution; of a step that is cut, that of its first part.
     pub order: Vec<StepName>,
+    /// The order of execution, where a step is cut because migrations wait for each other.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<Stretch>,
     /// The checks.
     pub checks: Vec<CheckLine>,
 }
@@ -63,6 +67,24 @@ pub struct Work {
     /// Numbers that stand twice.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub duplicate_numbers: Vec<String>,
+    /// Repeatable migrations that the ledger has and that have no file any more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<String>,
+}
+
+/// A stretch of pending migrations that is carried out in one go.
+#[derive(Debug, Clone, Serialize)]
+pub struct Stretch {
+    /// The step.
+    pub step: StepName,
+    /// Its database.
+    pub database: DatabaseName,
+    /// The first migration.
+    pub first: String,
+    /// The last one.
+    pub last: String,
+    /// How many there are.
+    pub pending: usize,
 }
 
 /// One migration that is to be applied.
@@ -76,6 +98,12 @@ pub struct Unit {
     pub transactional: bool,
     /// Whether it has a way back of its own, besides the snapshot.
     pub reversible: bool,
+    /// Of a repeatable migration, why it is to be applied: `new`, `changed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeatable: Option<&'static str>,
+    /// The migrations of other steps that it waits for, as `STEP/NAME`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
     /// What is dangerous about it.
     pub hazards: Vec<Hazard>,
     /// What is known beforehand, in words.
@@ -125,6 +153,7 @@ impl Prospectus {
             digest: String::new(),
             databases: places(plan, survey),
             order: steps.iter().map(|step| step.name.clone()).collect(),
+            segments: stretches(plan, survey),
             steps,
             checks: plan
                 .checks
@@ -176,6 +205,7 @@ impl Prospectus {
             take(step.name.as_str());
             step.pending.iter().for_each(|unit| take(&format!("{} {}", unit.name, unit.checksum)));
         }
+        self.segments.iter().for_each(|it| take(&format!("{} {} {}", it.step, it.first, it.last)));
         digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
@@ -185,6 +215,22 @@ fn word(when: When) -> &'static str {
         When::Before => "before",
         When::After => "after",
     }
+}
+
+/// What is pending, cut as it will be carried out; nothing if no step with work is cut.
+fn stretches(plan: &Plan, survey: &Survey) -> Vec<Stretch> {
+    if plan.segments.len() == plan.steps.len() {
+        return Vec::new();
+    }
+    let stretch = |segment: &Segment| {
+        let step = &plan.steps[segment.step];
+        let names = step::names(step, &survey.part(plan, segment)?);
+        let (first, last) = (names.first()?.clone(), names.last()?.clone());
+        Some(Stretch { step: step.name.clone(), database: step.database.clone(), first, last, pending: names.len() })
+    };
+    let found: Vec<Stretch> = plan.segments.iter().filter_map(stretch).collect();
+    let steps: BTreeSet<&StepName> = found.iter().map(|it| &it.step).collect();
+    if steps.len() == found.len() { Vec::new() } else { found }
 }
 
 fn places(plan: &Plan, survey: &Survey) -> Vec<Place> {
@@ -217,6 +263,7 @@ fn work(step: &Step, survey: &Survey) -> Work {
         after: step.after.clone(),
         pending,
         duplicate_numbers,
+        gone: state.gone.clone(),
     }
 }
 
@@ -226,15 +273,20 @@ fn duplicates(files: &crate::kind::Files) -> Vec<String> {
 }
 
 fn units(step: &Step, state: &StepState) -> Vec<Unit> {
+    let listed = |it: &Migration| state.listed.as_ref().is_some_and(|listed| listed.goes_down(&it.name));
+    // Of one that is applied anew, the text before it is not brought back by its way back.
+    let goes_down = |it: &Migration| it.down.is_some() || listed(it);
     let unit = |index: &usize| {
         let it = &state.migrations(step)[*index];
         Unit {
             name: it.name.clone(),
             checksum: it.checksum.clone(),
             transactional: it.transactional,
-            reversible: it.down.is_some(),
+            reversible: goes_down(it) && !state.replaced.contains_key(index),
+            repeatable: state.repeatable(step, *index),
+            after: it.turn.after.iter().map(ToString::to_string).collect(),
             hazards: Vec::new(),
-            note: None,
+            note: state.going_on.get(&it.name).map(ToString::to_string),
         }
     };
     state.pending.iter().map(unit).collect()
@@ -249,6 +301,8 @@ fn copy_units(it: &Copy, state: &StepState) -> Vec<Unit> {
         checksum: crate::sql::checksum::checksum(&it.definition()),
         transactional: true,
         reversible: false,
+        repeatable: None,
+        after: Vec::new(),
         hazards: Vec::new(),
         note: state.copy.as_ref().map(ToString::to_string),
     }]

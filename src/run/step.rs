@@ -1,29 +1,29 @@
 //! One step of a run, and all of them: side by side on different databases, one after the other on each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use miette::Diagnostic;
-use sqlx::PgConnection;
 
 use crate::event::Event;
 use crate::journal::entry::Fact;
-use crate::journal::ledger::{Author, Unit};
+use crate::journal::ledger::Author;
 use crate::journal::{Journal, JournalError};
 use crate::kind::blockers::Blocker;
-use crate::kind::copy::{self, CopyError};
-use crate::kind::migration::{self, MigrationError, Session, Setting};
+use crate::kind::copy::CopyError;
+use crate::kind::migration::{self, Direction, MigrationError, Session, Setting};
 use crate::kind::refinery_history::{self, Disagrees};
-use crate::kind::{Copy, Kind, Migration};
+use crate::kind::{Kind, Migration};
 use crate::names::{DatabaseName, StepName};
-use crate::outside::postgres::{PgError, connect};
+use crate::outside::postgres::PgError;
 use crate::outside::store::Store;
 use crate::plan::{Plan, Step};
-use crate::sql::checksum::checksum;
 use crate::world::World;
 
+use super::copy_step::apply_copy;
+use super::going_on::GoingOn;
 use super::program_step::{self, ProgramFailed};
 use super::survey::{StepState, Survey};
 
@@ -107,6 +107,8 @@ pub struct Context<'a> {
     pub journal: &'a Journal,
     /// Where the output of programs is kept.
     pub store: &'a Store,
+    /// Those of each server, as the run found them.
+    roles: BTreeMap<DatabaseName, Vec<String>>,
     has_ledger: Mutex<BTreeSet<DatabaseName>>,
     ended: Mutex<Ended>,
 }
@@ -117,7 +119,22 @@ impl<'a> Context<'a> {
     pub fn new(world: &'a World, plan: &'a Plan, store: &'a Store, journal: &'a Journal, survey: &Survey) -> Self {
         let has = |name: &&DatabaseName| survey.found(name).is_some_and(|it| it.has_ledger);
         let has_ledger = survey.databases.keys().filter(has).cloned().collect();
-        Self { world, plan, journal, store, has_ledger: Mutex::new(has_ledger), ended: Mutex::default() }
+        let roles = |name: &DatabaseName| Some((name.clone(), survey.found(name)?.roles.clone()));
+        let roles = survey.databases.keys().filter_map(roles).collect();
+        Self { world, plan, journal, store, roles, has_ledger: Mutex::new(has_ledger), ended: Mutex::default() }
+    }
+
+    /// For a run that is taken back.
+    pub(super) fn back(world: &'a World, plan: &'a Plan, store: &'a Store, journal: &'a Journal) -> Self {
+        Self {
+            world,
+            plan,
+            journal,
+            store,
+            roles: BTreeMap::new(),
+            has_ledger: Mutex::default(),
+            ended: Mutex::default(),
+        }
     }
 
     /// What our sessions call themselves.
@@ -160,29 +177,32 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Runs every step that has work. After the first failure, or a wish to stop, nothing new is begun, and what is under way
+/// Runs every segment that has work. After the first failure, or a wish to stop, nothing new is begun, and what is under way
 /// ends with its current migration.
 pub async fn run_all(context: Context<'_>, survey: &Survey) -> Ended {
     let plan = context.plan;
     let stop = context.world.interrupt.part();
-    let state = |step: &Step| survey.steps.get(&step.name).cloned().unwrap_or_default();
-    let mut waiting: Vec<&Step> = plan.steps.iter().filter(|step| state(step).has_work()).collect();
+    let pending: BTreeMap<usize, StepState> =
+        plan.segments.iter().enumerate().filter_map(|(at, it)| Some((at, survey.part(plan, it)?))).collect();
+    let mut waiting: Vec<usize> = pending.keys().copied().collect();
+    // What waits and what runs.
+    let mut open: BTreeSet<usize> = waiting.iter().copied().collect();
     let mut busy: BTreeSet<&DatabaseName> = BTreeSet::new();
     let mut running = FuturesUnordered::new();
     let mut alone = false;
     loop {
         while running.len() < plan.run.parallel && !stop.requested() && !alone {
-            let ready =
-                |step: &&Step| is_ready(plan, step, &waiting, &busy) && (running.is_empty() || !step.kind.runs_alone());
-            let Some(at) = waiting.iter().position(ready) else { break };
-            let step = waiting.remove(at);
+            let Some(at) = next(plan, &waiting, &open, &busy, running.is_empty()) else { break };
+            let segment = waiting.remove(at);
+            let step = &plan.steps[plan.segments[segment].step];
             busy.insert(&step.database);
             alone = step.kind.runs_alone();
-            let (context, state, stop) = (&context, state(step), &stop);
-            running.push(async move { (step, run_one(context, step, &state, stop).await) });
+            let (context, state, stop) = (&context, &pending[&segment], &stop);
+            running.push(async move { (segment, run_one(context, step, state, stop).await) });
         }
-        let Some((step, result)) = running.next().await else { break };
-        busy.remove(&step.database);
+        let Some((segment, result)) = running.next().await else { break };
+        open.remove(&segment);
+        busy.remove(&plan.steps[plan.segments[segment].step].database);
         alone = false;
         if let Err(error) = result {
             stop.request();
@@ -195,27 +215,20 @@ pub async fn run_all(context: Context<'_>, survey: &Survey) -> Ended {
     context.ended.into_inner().expect("nobody panicked while holding this")
 }
 
-/// A step may begin when its database is free and nothing that it waits for, directly or not, is waiting or running.
-fn is_ready(plan: &Plan, step: &Step, waiting: &[&Step], busy: &BTreeSet<&DatabaseName>) -> bool {
-    let first_on_database = waiting.iter().find(|it| it.database == step.database);
-    if busy.contains(&step.database) || first_on_database.is_some_and(|it| it.name != step.name) {
-        return false;
-    }
-    let mut seen: Vec<&StepName> = step.after.iter().collect();
-    let mut at = 0;
-    while at < seen.len() {
-        let Some(before) = plan.steps.iter().find(|it| it.name == *seen[at]) else { return false };
-        if waiting.iter().any(|it| it.name == before.name) || busy.contains(&before.database) {
-            return false;
-        }
-        for name in &before.after {
-            if !seen.contains(&name) {
-                seen.push(name);
-            }
-        }
-        at += 1;
-    }
-    true
+/// The place in `waiting` of what may begin: the first of its database, which is free, with nothing open that it is behind.
+fn next(
+    plan: &Plan,
+    waiting: &[usize],
+    open: &BTreeSet<usize>,
+    busy: &BTreeSet<&DatabaseName>,
+    idle: bool,
+) -> Option<usize> {
+    let mut seen: BTreeSet<&DatabaseName> = busy.clone();
+    waiting.iter().position(|at| {
+        let segment = &plan.segments[*at];
+        let step = &plan.steps[segment.step];
+        seen.insert(&step.database) && segment.behind.is_disjoint(open) && (idle || !step.kind.runs_alone())
+    })
 }
 
 async fn run_one(
@@ -225,18 +238,19 @@ async fn run_one(
     stop: &crate::outside::interrupt::Interrupt,
 ) -> Result<(), StepError> {
     let begun = Instant::now();
-    let pending = names(step, state);
-    context
-        .journal
-        .write(Fact::StepStart { step: step.name.clone(), database: step.database.clone(), pending })
-        .await?;
+    let (pending, replaced) = (names(step, state), replaced(step, state));
+    let roles = context.roles.get(&step.database).cloned().unwrap_or_default();
+    let (name, database) = (step.name.clone(), step.database.clone());
+    context.journal.write(Fact::StepStart { step: name, database, pending, replaced, roles }).await?;
     let mut mine = Vec::new();
     let result = match &step.kind {
         Kind::Sql(files) => {
             let files: Vec<&Migration> = state.pending.iter().map(|index| &files.migrations[*index]).collect();
-            apply_files(context, step, &files, stop, &mut mine).await
+            apply_files(context, step, &files, &state.going_on, stop, &mut mine).await
         }
-        Kind::Refinery(files) => apply_refinery(context, step, &files.migrations, stop, &mut mine).await,
+        Kind::Refinery(files) => {
+            apply_refinery(context, step, &files.migrations, &state.pending, stop, &mut mine).await
+        }
         Kind::Copy(copy) => apply_copy(context, step, copy, &mut mine).await,
         Kind::Alembic(_) | Kind::Python(_) | Kind::Command(_) => {
             program_step::apply(context, step, state, stop, &mut mine).await
@@ -270,6 +284,12 @@ pub fn names(step: &Step, state: &StepState) -> Vec<String> {
     }
 }
 
+/// The checksums of those that are applied anew: their ledger rows will be overwritten.
+fn replaced(step: &Step, state: &StepState) -> BTreeMap<String, String> {
+    let name = |index: &usize| state.migrations(step)[*index].name.clone();
+    state.replaced.iter().map(|(index, it)| (name(index), it.checksum.clone())).collect()
+}
+
 /// An error, and whether the database may have been changed by what failed.
 pub(super) type Partly<T> = Result<T, (StepError, bool)>;
 
@@ -283,6 +303,7 @@ pub(super) async fn apply_files(
     context: &Context<'_>,
     step: &Step,
     files: &[&Migration],
+    going_on: &BTreeMap<String, GoingOn>,
     stop: &crate::outside::interrupt::Interrupt,
     mine: &mut Vec<String>,
 ) -> Partly<()> {
@@ -292,10 +313,51 @@ pub(super) async fn apply_files(
             context.cut_short();
             break;
         }
-        apply_file(context, step, &mut session, file, &[], &[]).await?;
+        let around = Around { going_on: going_on.get(&file.name), ..Around::default() };
+        apply_file(context, step, &mut session, file, &around).await?;
         mine.push(file.name.clone());
     }
     Ok(())
+}
+
+/// What a migration is surrounded by, besides the ledger.
+#[derive(Default)]
+struct Around<'a> {
+    before: &'a [String],
+    also: &'a [String],
+    going_on: Option<&'a GoingOn>,
+}
+
+/// Tells whoever listens that a migration did not get its lock.
+pub(super) fn told_of_retries<'a>(
+    world: &'a World,
+    database: &'a DatabaseName,
+    name: &'a str,
+) -> impl Fn(u32, Duration, &[Blocker]) + Send + Sync + 'a {
+    move |attempt, wait, blockers| {
+        world.tell(Event::LockMissed {
+            database: database.clone(),
+            name: name.to_owned(),
+            attempt,
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            blockers: blockers.iter().map(Blocker::to_string).collect(),
+        });
+    }
+}
+
+/// Tells whoever listens that a migration waits for older transactions.
+pub(super) fn told_of_older<'a>(
+    world: &'a World,
+    database: &'a DatabaseName,
+    name: &'a str,
+) -> impl Fn(&[Blocker]) + Send + Sync + 'a {
+    move |older| {
+        world.tell(Event::OlderTransactions {
+            database: database.clone(),
+            name: name.to_owned(),
+            transactions: older.iter().map(Blocker::to_string).collect(),
+        });
+    }
 }
 
 async fn apply_file(
@@ -303,35 +365,23 @@ async fn apply_file(
     step: &Step,
     session: &mut Session<'_>,
     file: &Migration,
-    before: &[String],
-    also: &[String],
+    around: &Around<'_>,
 ) -> Partly<()> {
-    let retry = |attempt, wait: Duration, blockers: &[Blocker]| {
-        context.world.tell(Event::LockMissed {
-            database: step.database.clone(),
-            name: file.name.clone(),
-            attempt,
-            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-            blockers: blockers.iter().map(Blocker::to_string).collect(),
-        });
-    };
-    let older = |older: &[Blocker]| {
-        context.world.tell(Event::OlderTransactions {
-            database: step.database.clone(),
-            name: file.name.clone(),
-            transactions: older.iter().map(Blocker::to_string).collect(),
-        });
-    };
+    if let Some(it) = around.going_on {
+        let (database, name) = (step.database.clone(), file.name.clone());
+        context.world.tell(Event::GoingOn { database, name, how: it.to_string() });
+    }
+    let (author, has_ledger) = (context.author(step), context.has_ledger(&step.database));
     let setting = Setting {
-        author: &context.author(step),
-        has_ledger: context.has_ledger(&step.database),
-        before,
-        also,
+        direction: Direction::Forward { author: &author, has_ledger },
+        before: around.before,
+        also: around.also,
+        meant: around.going_on.map(|it| &it.meant),
         limits: context.plan.limits(step).with(file.budget),
-        on_retry: &retry,
-        on_older: &older,
+        on_retry: &told_of_retries(context.world, &step.database, &file.name),
+        on_older: &told_of_older(context.world, &step.database, &file.name),
     };
-    match migration::apply(session, file, &setting).await {
+    match migration::carry(session, file, &setting).await {
         Ok(took) => {
             context.record(step, &file.name);
             context.world.tell(Event::MigrationApplied {
@@ -353,6 +403,7 @@ async fn apply_refinery(
     context: &Context<'_>,
     step: &Step,
     files: &[Migration],
+    wanted: &[usize],
     stop: &crate::outside::interrupt::Interrupt,
     mine: &mut Vec<String>,
 ) -> Partly<()> {
@@ -361,59 +412,20 @@ async fn apply_refinery(
     let history = refinery_history::history(&mut session.connection, files).await;
     let history = history.map_err(|source| (StepError::Database { database: database(), source }, false))?;
     let history = history.map_err(|source| (StepError::Refinery { database: database(), source }, false))?;
-    for pending in &history.pending {
+    let wanted: BTreeSet<&usize> = wanted.iter().collect();
+    for pending in history.pending.iter().filter(|it| wanted.contains(&it.index)) {
         if stop.requested() {
             context.cut_short();
             break;
         }
         let file = &files[pending.index];
-        let before = std::slice::from_ref(&history.create_table);
-        apply_file(context, step, &mut session, file, before, std::slice::from_ref(&pending.insert_row)).await?;
+        let around = Around {
+            before: std::slice::from_ref(&history.create_table),
+            also: std::slice::from_ref(&pending.insert_row),
+            going_on: None,
+        };
+        apply_file(context, step, &mut session, file, &around).await?;
         mine.push(file.name.clone());
     }
-    Ok(())
-}
-
-async fn open(context: &Context<'_>, database: &DatabaseName) -> Partly<PgConnection> {
-    let opened = connect(&context.plan.databases[database].url, &context.application()).await;
-    opened.map_err(|source| (StepError::Database { database: database.clone(), source }, false))
-}
-
-async fn apply_copy(context: &Context<'_>, step: &Step, copy: &Copy, mine: &mut Vec<String>) -> Partly<()> {
-    let begun = Instant::now();
-    // A session that is lost while it commits leaves it open whether it did.
-    let failed = |source| {
-        let changed = matches!(source, CopyError::Commit { .. });
-        (StepError::Copy { database: step.database.clone(), step: step.name.clone(), source }, changed)
-    };
-    let mut target = open(context, &step.database).await?;
-    let mut source = open(context, &copy.from.database).await?;
-    let text = copy.definition();
-    let digest = checksum(&text);
-    let unit = Unit { name: &copy.to.table, checksum: &digest, up: Some(&text), down: None };
-    let ledger = context.author(step).applied_again(unit);
-    let ledger =
-        if context.has_ledger(&step.database) { ledger } else { crate::journal::ledger::CREATE.to_owned() + &ledger };
-    let progress = |bytes, rows| {
-        context.world.tell(Event::CopyProgressed {
-            step: step.name.clone(),
-            database: step.database.clone(),
-            rows,
-            bytes,
-        });
-    };
-    let limits = context.plan.limits(step).set_local();
-    let counts = copy::run(&mut source, &mut target, copy, &ledger, &limits, &progress).await.map_err(failed)?;
-    context.record(step, &copy.to.table);
-    mine.push(copy.to.table.clone());
-    context.world.tell(Event::Copied {
-        step: step.name.clone(),
-        database: step.database.clone(),
-        read: counts.read,
-        inserted: counts.inserted,
-        updated: counts.updated,
-        deleted: counts.deleted,
-        seconds: begun.elapsed().as_secs_f64(),
-    });
     Ok(())
 }

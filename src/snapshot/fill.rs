@@ -246,7 +246,9 @@ impl Filling<'_> {
 
 /// Whether a line of `pg_restore --list` is a schema, or privileges on one.
 fn is_of_schema(line: &str) -> bool {
-    let thing = line.split_once("; ").and_then(|(_, rest)| rest.splitn(3, ' ').nth(2)).unwrap_or_default();
+    // What begins with a semicolon is a comment.
+    let entry = line.split_once("; ").filter(|(id, _)| !id.is_empty());
+    let thing = entry.and_then(|(_, rest)| rest.splitn(3, ' ').nth(2)).unwrap_or_default();
     thing.starts_with("SCHEMA - ") || thing.starts_with("ACL - SCHEMA ")
 }
 

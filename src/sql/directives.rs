@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::sql::duration;
 use crate::sql::error::{Problem, SqlTextError};
+use crate::sql::place::line_column;
 use crate::sql::statements::{LineComment, Statement, scan};
 
 const NO_TRANSACTION: &str = "no-transaction";
@@ -15,12 +16,13 @@ const IRREVERSIBLE: &str = "irreversible";
 const LOCK_TIMEOUT: &str = "lock-timeout";
 const STATEMENT_TIMEOUT: &str = "statement-timeout";
 const ALLOW: &str = "allow";
-const KNOWN: [&str; 6] = [NO_TRANSACTION, DOWN, IRREVERSIBLE, LOCK_TIMEOUT, STATEMENT_TIMEOUT, ALLOW];
-/// Words that a later version will know.
-const TO_COME: [&str; 2] = ["repeatable", "after"];
+const REPEATABLE: &str = "repeatable";
+const AFTER: &str = "after";
+const KNOWN: [&str; 8] =
+    [NO_TRANSACTION, DOWN, IRREVERSIBLE, LOCK_TIMEOUT, STATEMENT_TIMEOUT, ALLOW, REPEATABLE, AFTER];
 
 /// A file, cut at `-- migrate:down`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Parts {
     /// The migration.
     pub up: Part,
@@ -30,6 +32,29 @@ pub struct Parts {
     pub down_directive: Option<Range<usize>>,
     /// Where the file says that there is no way back.
     pub irreversible: Option<Range<usize>>,
+    /// Where the file says that it is applied anew whenever it changes.
+    pub repeatable: Option<Range<usize>>,
+    /// The migrations of other steps that the file waits for.
+    pub after: Vec<Edge>,
+}
+
+/// `-- migrate:after STEP/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edge {
+    /// The step, as typed.
+    pub step: String,
+    /// The migration, as the ledger calls it.
+    pub name: String,
+    /// The line of the directive, from 1.
+    pub line: usize,
+    /// Its place in the text.
+    pub place: Range<usize>,
+}
+
+impl std::fmt::Display for Edge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.step, self.name)
+    }
 }
 
 /// What a file says about how long its statements may wait and run. Where it says nothing, its step or the run does.
@@ -42,7 +67,7 @@ pub struct Budget {
 }
 
 /// One part of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Part {
     /// Its place in the text.
     pub range: Range<usize>,
@@ -52,6 +77,8 @@ pub struct Part {
     pub no_transaction: bool,
     /// Its own limits.
     pub budget: Budget,
+    /// It holds nothing but comments, and one of them is no directive: it says something to people.
+    pub remark: bool,
     /// Its statements; their places are counted from the start of the part.
     pub statements: Vec<Statement>,
 }
@@ -66,15 +93,29 @@ pub fn read(text: &str) -> Result<Parts, SqlTextError> {
     let directives = find(text, &script.comments)?;
     let down = unique(text, directives.iter().filter(|it| it.name == DOWN))?;
     let irreversible = unique(text, directives.iter().filter(|it| it.name == IRREVERSIBLE))?;
-    match (down, irreversible) {
-        (Some(_), Some(irreversible)) => Err(irreversible.fail(text, Problem::IrreversibleWithDown)),
-        (Some(down), None) => cut(text, &directives, down),
-        (None, irreversible) => Ok(Parts {
+    let repeatable = unique(text, directives.iter().filter(|it| it.name == REPEATABLE))?;
+    if let Some(down) = down {
+        not_below(text, &directives, down)?;
+    }
+    let parts = match (down, irreversible) {
+        (Some(_), Some(irreversible)) => return Err(irreversible.fail(text, Problem::IrreversibleWithDown)),
+        (Some(down), None) => cut(text, &directives, down)?,
+        (None, irreversible) => Parts {
             up: Part::new(text, 0..text.len(), script.statements, &directives)?,
-            down: None,
-            down_directive: None,
             irreversible: irreversible.map(Directive::place),
-        }),
+            ..Parts::default()
+        },
+    };
+    let after = directives.iter().filter_map(|it| it.edge(text)).collect();
+    Ok(Parts { repeatable: repeatable.map(Directive::place), after, ..parts })
+}
+
+/// What speaks for the whole file stands above its way back.
+fn not_below(text: &str, directives: &[Directive<'_>], down: &Directive<'_>) -> Result<(), SqlTextError> {
+    let mut below = directives.iter().filter(|it| it.start > down.start);
+    match below.find(|it| matches!(it.name, REPEATABLE | AFTER)) {
+        Some(it) => Err(it.fail(text, Problem::DirectiveMisplaced { name: it.name, place: "a way back" })),
+        None => Ok(()),
     }
 }
 
@@ -90,7 +131,7 @@ fn cut(text: &str, directives: &[Directive<'_>], down: &Directive<'_>) -> Result
         up: part(0..up_end(text, down.start))?,
         down: Some(part(line_end(text, down.end)..text.len())?),
         down_directive: Some(down.place()),
-        irreversible: None,
+        ..Parts::default()
     })
 }
 
@@ -120,8 +161,16 @@ impl Part {
         let time = |name| only(name).map(|found| found.and_then(|it| it.time));
         let budget = Budget { lock_timeout: time(LOCK_TIMEOUT)?, statement_timeout: time(STATEMENT_TIMEOUT)? };
         let first_line = text[..range.start].matches('\n').count() + 1;
-        Ok(Self { range, first_line, no_transaction, budget, statements })
+        let remark = statements.is_empty() && has_remark(&text[range.clone()]);
+        Ok(Self { range, first_line, no_transaction, budget, remark, statements })
     }
+}
+
+/// Of a text without statements: whether one of its comments is for people.
+fn has_remark(text: &str) -> bool {
+    let for_people =
+        |line: &str| line.starts_with("--") && line.contains(char::is_alphanumeric) && named(line).is_none();
+    text.contains("/*") || text.lines().any(|line| for_people(line.trim()))
 }
 
 /// What `-- migrate:allow RULE …` names, each with the place of its directive. Which rules there are, `lint` knows; what
@@ -130,6 +179,9 @@ impl Part {
 /// # Errors
 /// Those of [`read`].
 pub fn allowed(text: &str) -> Result<Vec<(&str, Range<usize>)>, SqlTextError> {
+    if !text.contains(ALLOW) {
+        return Ok(Vec::new());
+    }
     let directives = find(text, &scan(text)?.comments)?;
     let allow = directives.into_iter().filter(|it| it.name == ALLOW);
     Ok(allow.map(|it| (it.argument.split_whitespace().next().unwrap_or_default(), it.place())).collect())
@@ -158,6 +210,13 @@ struct Directive<'t> {
 }
 
 impl Directive<'_> {
+    /// Of `-- migrate:after`.
+    fn edge(&self, text: &str) -> Option<Edge> {
+        let (step, name) = Some(self).filter(|it| it.name == AFTER)?.argument.split_once('/')?;
+        let (step, name) = (step.to_owned(), name.to_owned());
+        Some(Edge { step, name, line: line_column(text, self.start).0, place: self.place() })
+    }
+
     fn place(&self) -> Range<usize> {
         self.start..self.end
     }
@@ -176,9 +235,7 @@ fn directive(text: &str, comment: LineComment) -> Result<Option<Directive<'_>>, 
     let Some((word, argument)) = named(&text[start..end]) else { return Ok(None) };
     let fail = |problem| Err(SqlTextError::new(text, start, end, problem));
     let Some(name) = KNOWN.into_iter().find(|name| *name == word) else {
-        let to_come = TO_COME.contains(&word);
-        let word = word.to_owned();
-        return fail(if to_come { Problem::DirectiveUnsupported(word) } else { Problem::DirectiveUnknown(word) });
+        return fail(Problem::DirectiveUnknown(word.to_owned()));
     };
     if !text[line_start(text, start)..start].trim_start_matches('\u{feff}').trim().is_empty() {
         return fail(Problem::DirectiveLine(name.to_owned()));
@@ -197,6 +254,10 @@ fn argument_of(name: &'static str, argument: &str) -> Result<Option<Duration>, P
     let given = || argument.to_owned();
     if name == ALLOW {
         return Ok(None);
+    }
+    if name == AFTER {
+        let whole = argument.split_once('/').is_some_and(|(step, name)| !step.trim().is_empty() && !name.is_empty());
+        return if whole { Ok(None) } else { Err(Problem::DirectiveEdge(given())) };
     }
     if !matches!(name, LOCK_TIMEOUT | STATEMENT_TIMEOUT) {
         let nothing = argument.is_empty().then_some(None);
@@ -218,7 +279,7 @@ fn named(comment: &str) -> Option<(&str, &str)> {
     }
     let body = rest.trim_start();
     let (name, argument) = body.split_once(char::is_whitespace).unwrap_or((body, ""));
-    let meant = KNOWN.iter().chain(&TO_COME).any(|known| known.eq_ignore_ascii_case(name)) || name == "up";
+    let meant = KNOWN.iter().any(|known| known.eq_ignore_ascii_case(name)) || name == "up";
     (meant || body.len() == rest.len()).then(|| (name, argument.trim()))
 }
 
@@ -328,9 +389,33 @@ mod tests {
         check_error("-- migrate:Down", 1, "`migrate:Down` is not a directive");
         check_error("select 1; -- migrate:nope", 1, "`migrate:nope` is not a directive");
         check_error("-- migrate:no_transaction", 1, "no_transaction");
-        for word in ["repeatable", "after a/b"] {
-            check_error(&format!(";\n-- migrate:{word}"), 2, "is not supported by this version of migrate");
+        check_error("-- migrate:repeatable always", 1, "`migrate:repeatable` takes no argument");
+        for word in ["after", "after x", "after /x", "after x/"] {
+            check_error(&format!(";\n-- migrate:{word}"), 2, "`migrate:after` wants STEP/NAME");
         }
+    }
+
+    #[test]
+    fn a_file_may_say_what_it_waits_for_and_that_it_is_repeatable() {
+        let text = "-- migrate:repeatable\n-- migrate:after rag-schema/001 a\n;\n  -- migrate:after x/y/z\n";
+        let parts = read(text).unwrap();
+        assert_eq!(parts.repeatable, Some(0..21));
+        let edges: Vec<_> = parts.after.iter().map(|it| (it.step.as_str(), it.name.as_str(), it.line)).collect();
+        assert_eq!(edges, [("rag-schema", "001 a", 2), ("x", "y/z", 4)]);
+        let plain = read("select 1;").unwrap();
+        assert!(plain.repeatable.is_none() && plain.after.is_empty());
+        check_error(";\n-- migrate:repeatable\n-- migrate:repeatable", 3, "second time");
+        for word in ["repeatable", "after x/y"] {
+            check_error(&format!(";\n-- migrate:down\n;\n-- migrate:{word}"), 4, "has no place in a way back");
+        }
+    }
+
+    #[test]
+    fn a_comment_for_people_is_a_remark() {
+        let remark = |text: &str| read(text).unwrap().up.remark;
+        assert!(remark("-- superseded by 021") && remark("/* nothing */") && remark("\n  -- migrate: moved to 021\n"));
+        assert!(!remark("") && !remark("--\n-- ---\n") && !remark("-- migrate:no-transaction\n;;"));
+        assert!(!remark("-- a comment\nselect 1;"));
     }
 
     /// The limits of both parts, in milliseconds.

@@ -48,15 +48,27 @@ pub enum Problem {
     #[error("there is more on the line of this COPY, where its data should start on the next")]
     #[diagnostic(code("sql.copy_line"), help("Move what follows the semicolon behind the data."))]
     CopyLine,
-    /// `COPY … FROM stdin`.
-    #[error("COPY FROM stdin with its data in the file is not supported by this version of migrate")]
+    /// `COPY … FROM stdin` in a format that no text can hold.
+    #[error("the data of a binary COPY cannot stand in a file of SQL")]
+    #[diagnostic(code("sql.copy_binary"), help("Use COPY's text format or csv."))]
+    CopyBinary,
+    /// `COPY … FROM stdin` where the file is not only ours to send.
+    #[error("COPY FROM stdin with its data in a refinery migration")]
     #[diagnostic(
         code("sql.copy_from_stdin"),
         help(
-            "Write the rows as INSERT, or use `pg_dump --inserts` for a dump; a step of kind \"copy\" moves a table."
+            "An application that embeds refinery sends the file as one message, and cannot send data with it: write the \
+             rows as INSERT, or use a step of kind \"sql\"."
         )
     )]
     CopyFromStdin,
+    /// `COPY … TO stdout`.
+    #[error("COPY TO stdout in a migration: there is nobody to take the rows")]
+    #[diagnostic(
+        code("sql.copy_to_stdout"),
+        help("Remove it; a step of kind \"copy\" brings the rows of a table to another database.")
+    )]
+    CopyToStdout,
     /// `SET standard_conforming_strings = off`.
     #[error("standard_conforming_strings must stay on")]
     #[diagnostic(
@@ -68,16 +80,21 @@ pub enum Problem {
     #[error("`migrate:{0}` is not a directive")]
     #[diagnostic(
         code("sql.directive_unknown"),
-        help("The directives are no-transaction, lock-timeout, statement-timeout, down, irreversible and allow.")
+        help(
+            "The directives are no-transaction, lock-timeout, statement-timeout, down, irreversible, repeatable, after and \
+             allow."
+        )
     )]
     DirectiveUnknown(String),
-    /// A directive that is still to come.
-    #[error("`migrate:{0}` is not supported by this version of migrate")]
+    /// Something else where a migration belongs.
+    #[error("`migrate:after` wants STEP/NAME, and has `{0}`")]
     #[diagnostic(
-        code("sql.directive_unsupported"),
-        help("The directives are no-transaction, lock-timeout, statement-timeout, down, irreversible and allow.")
+        code("sql.directive_edge"),
+        help(
+            "Write the step and the migration as `migrate plan` and `migrate status` show them, as in `rag-schema/001_a`."
+        )
     )]
-    DirectiveUnsupported(String),
+    DirectiveEdge(String),
     /// An argument where none belongs.
     #[error("`migrate:{name}` takes no argument, and has `{argument}`")]
     #[diagnostic(code("sql.directive_argument"), help("Put remarks into a comment of their own."))]

@@ -63,6 +63,7 @@ impl<'a> Head<'a> {
     pub(crate) fn kind(&self) -> StatementKind {
         self.transaction_command()
             .or_else(|| self.cannot_run_in_transaction().map(StatementKind::CannotRunInTransaction))
+            .or_else(|| self.writes_stdout().then_some(StatementKind::CopyToStdout))
             .unwrap_or(StatementKind::Other)
     }
 
@@ -118,7 +119,9 @@ impl<'a> Head<'a> {
             () if self.starts(&["REINDEX"]) && self.concurrently_option() => Some("REINDEX CONCURRENTLY"),
             () if cluster_all => Some("CLUSTER without a table"),
             () if detach && last_is_concurrently => Some("DETACH PARTITION CONCURRENTLY"),
-            () if self.starts(&["ALTER", "DATABASE"]) && self.at(3, &["SET", "TABLESPACE"]) => {
+            () if self.starts(&["ALTER", "DATABASE"])
+                && (self.at(3, &["TABLESPACE"]) || self.at(3, &["SET|WITH", "TABLESPACE"])) =>
+            {
                 Some("ALTER DATABASE SET TABLESPACE")
             }
             () if self.starts(&["CREATE", "SUBSCRIPTION"])
@@ -151,6 +154,18 @@ impl<'a> Head<'a> {
     /// `COPY … FROM stdin`. PostgreSQL takes STDOUT for STDIN here.
     pub(crate) fn reads_stdin(&self) -> bool {
         self.starts(&["COPY"]) && self.contains(&["FROM", "STDIN|STDOUT"])
+    }
+
+    /// Of a COPY: binary, in any of the ways in which that was ever written.
+    pub(crate) fn is_binary(&self) -> bool {
+        let named = |token: &Token| self.text[token.start..token.end].trim_matches('\'').eq_ignore_ascii_case("binary");
+        let option = self.inner.windows(2).any(|pair| pair[0].is_word(self.text, "FORMAT") && named(&pair[1]));
+        option || self.contains(&["BINARY"])
+    }
+
+    /// `COPY … TO stdout`. PostgreSQL takes STDIN for STDOUT here.
+    fn writes_stdout(&self) -> bool {
+        self.starts(&["COPY"]) && self.contains(&["TO", "STDOUT|STDIN"])
     }
 
     /// `SET standard_conforming_strings` to anything but on.

@@ -1,4 +1,4 @@
-//! What a `CREATE INDEX` is about: its name, and the table.
+//! What a `CREATE INDEX` is about: its name, and the table; and what a `REINDEX` is about.
 
 use std::ops::Range;
 
@@ -38,6 +38,41 @@ pub fn created(statement: &str) -> Option<CreateIndex> {
     (after > first).then(|| CreateIndex { name, table: tokens[first].start..tokens[after - 1].end })
 }
 
+/// What a `REINDEX … CONCURRENTLY` builds anew; names as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reindexed {
+    /// One index.
+    Index(Range<usize>),
+    /// Those of a table.
+    Table(Range<usize>),
+    /// Those of a schema.
+    Schema(Range<usize>),
+    /// All.
+    Database,
+}
+
+/// Reads `REINDEX [(…)] {INDEX | TABLE | SCHEMA | DATABASE} [CONCURRENTLY] [name]`. None, if it is not concurrent.
+#[must_use]
+pub fn reindexed(statement: &str) -> Option<Reindexed> {
+    let tokens: Vec<Token> = Tokens::new(statement).filter_map(Result::ok).filter(|it| is_solid(*it)).collect();
+    let is = |at: usize, word: &str| tokens.get(at).is_some_and(|it| it.is_word(statement, word));
+    let concurrently = tokens.iter().any(|it| it.is_word(statement, "CONCURRENTLY"));
+    let mut at = 1;
+    if tokens.get(1)?.class == Class::Open {
+        at += 1 + tokens[1..].iter().position(|it| it.class == Class::Close)?;
+    }
+    let first = at + 1 + usize::from(is(at + 1, "CONCURRENTLY"));
+    let name = || Some(tokens.get(first)?.start..tokens.last()?.end);
+    match () {
+        () if !is(0, "REINDEX") || !concurrently => None,
+        () if is(at, "INDEX") => name().map(Reindexed::Index),
+        () if is(at, "TABLE") => name().map(Reindexed::Table),
+        () if is(at, "SCHEMA") => name().map(Reindexed::Schema),
+        () if is(at, "DATABASE") => Some(Reindexed::Database),
+        () => None,
+    }
+}
+
 fn is_solid(token: Token) -> bool {
     !matches!(token.class, Class::Space | Class::LineComment | Class::BlockComment)
 }
@@ -64,6 +99,22 @@ mod tests {
         check("create index concurrently on t(a)", None, "t");
         check("create index /* on x */ concurrently i -- on y\n on \"on\" . t (a)", Some("i"), "\"on\" . t");
         check("create index concurrently \"on\" on t (lower(a)) where b is not null", Some("\"on\""), "t");
+    }
+
+    #[test]
+    fn what_is_built_anew_is_read() {
+        let text = |statement: &str| match reindexed(statement)? {
+            Reindexed::Index(it) => Some(format!("index {}", &statement[it])),
+            Reindexed::Table(it) => Some(format!("table {}", &statement[it])),
+            Reindexed::Schema(it) => Some(format!("schema {}", &statement[it])),
+            Reindexed::Database => Some("database".to_owned()),
+        };
+        assert_eq!(text("reindex index concurrently s.\"I x\"").as_deref(), Some("index s.\"I x\""));
+        assert_eq!(text("REINDEX (verbose, concurrently) TABLE t").as_deref(), Some("table t"));
+        assert_eq!(text("reindex (tablespace x) schema concurrently s").as_deref(), Some("schema s"));
+        assert_eq!(text("reindex database concurrently").as_deref(), Some("database"));
+        assert_eq!(text("reindex table t"), None);
+        assert_eq!(text("vacuum"), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod checksum;
 pub mod directives;
 pub mod duration;
+pub mod effect;
 pub mod error;
 mod head;
 pub mod index;

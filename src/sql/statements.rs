@@ -1,6 +1,8 @@
 //! A text, cut into statements where PostgreSQL would cut it. The kind of a statement is read off its keywords; what
 //! stands in strings and comments is never looked at.
 
+use std::borrow::Cow;
+
 pub use crate::sql::error::SqlTextError;
 pub use crate::sql::place::{char_to_byte, line_column};
 
@@ -55,6 +57,8 @@ pub enum StatementKind {
         /// The byte after the data: that of the line `\.`.
         data_end: usize,
     },
+    /// `COPY … TO stdout`.
+    CopyToStdout,
     /// Any other.
     Other,
 }
@@ -73,7 +77,7 @@ impl StatementKind {
             Self::PrepareTransaction => Some("PREPARE TRANSACTION"),
             Self::CommitPrepared => Some("COMMIT PREPARED"),
             Self::RollbackPrepared => Some("ROLLBACK PREPARED"),
-            Self::CannotRunInTransaction(_) | Self::CopyFromStdin { .. } | Self::Other => None,
+            Self::CannotRunInTransaction(_) | Self::CopyFromStdin { .. } | Self::CopyToStdout | Self::Other => None,
         }
     }
 }
@@ -106,6 +110,26 @@ pub(crate) struct Script {
 /// statement that changes what a backslash in a string means.
 pub fn split(text: &str) -> Result<Vec<Statement>, SqlTextError> {
     scan(text).map(|script| script.statements)
+}
+
+/// The text with the data of every COPY and the line that ends it overwritten by blanks, for those who read SQL alone:
+/// every other character stays where it was. What cannot be split is left as it is.
+#[must_use]
+pub fn without_data(text: &str) -> Cow<'_, str> {
+    let data = |it: &Statement| match it.kind {
+        StatementKind::CopyFromStdin { data_start, data_end } => Some((data_start, after_line(text, data_end))),
+        _ => None,
+    };
+    let data: Vec<_> = split(text).unwrap_or_default().iter().filter_map(data).collect();
+    if data.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    let mut blanked = text.to_owned();
+    for (start, end) in data {
+        let blank = |byte: u8| if matches!(byte, b'\r' | b'\n') { char::from(byte) } else { ' ' };
+        blanked.replace_range(start..end, &text[start..end].bytes().map(blank).collect::<String>());
+    }
+    Cow::Owned(blanked)
 }
 
 /// Statements and line comments of a text.
@@ -190,6 +214,9 @@ impl<'a> Scanner<'a> {
         let mut kind = head.kind();
         if head.reads_stdin() {
             let fail = |problem| SqlTextError::new(self.text, start, end, problem);
+            if head.is_binary() {
+                return Err(fail(Problem::CopyBinary));
+            }
             if !semicolon {
                 return Err(fail(Problem::CopyUnterminated));
             }
@@ -227,7 +254,7 @@ fn copy_data(text: &str, at: usize) -> Result<(usize, usize), Problem> {
 }
 
 /// The first byte of the line after the one that holds `at`.
-fn after_line(text: &str, at: usize) -> usize {
+pub(crate) fn after_line(text: &str, at: usize) -> usize {
     text[at..].find('\n').map_or(text.len(), |newline| at + newline + 1)
 }
 
@@ -424,6 +451,27 @@ mod tests {
         check_error("select 1;\ncopy t from stdin;\n1\n", 2, "does not end");
         check_error("copy t from stdin", 1, "does not end");
         check_error("copy t from stdin; select 1;\n1\n\\.\n", 1, "more on the line");
+        for binary in [
+            "copy binary t from stdin;",
+            "copy t from stdin with binary;",
+            "copy t (a) from stdin (format binary);",
+            "copy t from stdin with (freeze, FORMAT 'binary');",
+        ] {
+            check_error(&format!("select 1;\n{binary}\n1\n\\.\n"), 2, "binary");
+        }
+        check("copy t (binary) from stdin (format csv);\n1\n\\.\n", &["copy t (binary) from stdin (format csv)"]);
+        check_kind("copy t to stdout", Kind::CopyToStdout);
+        check_kind("copy (select 1) to stdin with (format csv)", Kind::CopyToStdout);
+        check_kind("copy t to '/tmp/stdout'", Kind::Other);
+    }
+
+    #[test]
+    fn data_can_be_left_out_of_a_text() {
+        let text = "copy t from stdin;\r\nü'\t;\r\n\\.\r\nselect 'a';\ncopy t from stdin;\n\\.\n";
+        let blanked = "copy t from stdin;\r\n     \r\n  \r\nselect 'a';\ncopy t from stdin;\n  \n";
+        assert_eq!(without_data(text), blanked);
+        assert_eq!(without_data("select $$"), "select $$");
+        assert!(matches!(without_data("select 1"), Cow::Borrowed(_)));
     }
 
     #[test]
@@ -511,6 +559,8 @@ mod tests {
             "create tablespace s location '/x'",
             "drop tablespace s",
             "alter database d set tablespace s",
+            "alter database d with tablespace s",
+            "alter database d tablespace s",
             "alter table t detach partition p concurrently",
             "alter table only \"t\" detach partition p concurrently",
             "cluster",

@@ -69,10 +69,10 @@ impl<'a> Tokens<'a> {
     }
 
     /// Goes past the further parts of a string that ends here.
-    fn continue_string(&mut self, escapes: bool) -> bool {
+    fn continue_string(&mut self, rules: Rules) -> bool {
         let mut end = self.at;
         while let Some(quote) = continuation(self.text, end) {
-            let Some(closed) = string_end(self.text, quote, escapes) else { return false };
+            let Some(closed) = string_end(self.text, quote, rules) else { return false };
             end = closed;
         }
         if end > self.at {
@@ -88,10 +88,20 @@ impl<'a> Tokens<'a> {
         if let Some(what) = unterminated(token.kind) {
             return Err(fail(what));
         }
+        if is_stray_dollar(token.kind, &self.text[start..self.at]) {
+            self.seek(start + 1);
+            return Ok(Token { start, end: self.at, class: Class::Other });
+        }
+        let rules = Rules::of(token.kind);
+        if rules == Rules::Bits
+            && let Some(end) = string_end(self.text, start + 2, rules)
+        {
+            // The lexer goes on at a second quote.
+            self.seek(end);
+        }
         let class = class(token.kind, start, &self.text[start..self.at]);
-        let escapes = matches!(token.kind, TokenKind::Literal { kind: LiteralKind::EscStr { .. } });
         let quoted = class == Class::Text && self.text[..self.at].ends_with('\'');
-        if quoted && !self.continue_string(escapes) {
+        if quoted && !self.continue_string(rules) {
             return Err(fail("string"));
         }
         Ok(Token { start, end: self.at, class })
@@ -105,6 +115,33 @@ impl Iterator for Tokens<'_> {
         let token = self.lexer.next()?;
         Some(self.read(token))
     }
+}
+
+/// What stands for itself in a string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    /// All but a quote, which is doubled.
+    Plain,
+    /// As in plain ones, and a backslash takes the next character with it: `E'…'`.
+    Escapes,
+    /// All; a quote ends it: `B'…'`, `X'…'`.
+    Bits,
+}
+
+impl Rules {
+    fn of(kind: TokenKind) -> Self {
+        match kind {
+            TokenKind::Literal { kind: LiteralKind::EscStr { .. } } => Self::Escapes,
+            TokenKind::Literal { kind: LiteralKind::BitStr { .. } | LiteralKind::ByteStr { .. } } => Self::Bits,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// A dollar sign that begins neither a string nor a parameter stands by itself: in `$E'\\''` a string follows it.
+fn is_stray_dollar(kind: TokenKind, text: &str) -> bool {
+    !matches!(kind, TokenKind::Literal { .. })
+        && text.strip_prefix('$').is_some_and(|rest| rest.starts_with(|c: char| !c.is_ascii_digit()))
 }
 
 fn class(kind: TokenKind, start: usize, text: &str) -> Class {
@@ -165,13 +202,13 @@ fn continuation(text: &str, end: usize) -> Option<usize> {
 }
 
 /// The byte after the quote that closes the string whose content starts at `from`.
-fn string_end(text: &str, from: usize, escapes: bool) -> Option<usize> {
+fn string_end(text: &str, from: usize, rules: Rules) -> Option<usize> {
     let bytes = text.as_bytes();
     let mut at = from;
     loop {
         match bytes.get(at)? {
-            b'\\' if escapes => at += 2,
-            b'\'' if bytes.get(at + 1) == Some(&b'\'') => at += 2,
+            b'\\' if rules == Rules::Escapes => at += 2,
+            b'\'' if rules != Rules::Bits && bytes.get(at + 1) == Some(&b'\'') => at += 2,
             b'\'' => return Some(at + 1),
             _ => at += 1,
         }
@@ -216,6 +253,9 @@ mod tests {
     fn a_letter_before_a_quote_is_a_prefix_only_by_itself() {
         check("type'a\\'", &[(Class::Word, "type"), (Class::Text, "'a\\'")]);
         check("U&'\\0041'", &[(Class::Text, "U&'\\0041'")]);
+        check("b'''' x", &[(Class::Text, "b''"), (Class::Text, "''"), (Class::Word, "x")]);
+        check("X'1'\n'F'''", &[(Class::Text, "X'1'\n'F'"), (Class::Text, "''")]);
+        check("$E'\\''", &[(Class::Other, "$"), (Class::Text, "E'\\''")]);
         check("N'a'", &[(Class::Text, "N'a'")]);
         check("a$$b$$", &[(Class::Word, "a$$b$$")]);
         check("$1$$b$$", &[(Class::Other, "$1"), (Class::Text, "$$b$$")]);

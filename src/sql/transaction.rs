@@ -40,7 +40,7 @@ pub fn does_something(statements: &[Statement]) -> bool {
 ///
 /// # Errors
 /// A transaction command other than a plain BEGIN … COMMIT around a transactional text; in such a text a statement that
-/// the server refuses inside a transaction; `COPY … FROM stdin`.
+/// the server refuses inside a transaction; `COPY … TO stdout`.
 pub fn check(text: &str, statements: &[Statement], transactional: bool) -> Result<(), SqlTextError> {
     let inside = match wrapper(statements) {
         Some(_) if transactional => &statements[1..statements.len() - 1],
@@ -54,7 +54,7 @@ fn problem(kind: StatementKind, transactional: bool) -> Option<Problem> {
     let command = if transactional { Problem::TransactionCommand } else { Problem::TransactionWithout };
     match kind {
         StatementKind::CannotRunInTransaction(name) => transactional.then_some(Problem::CannotRunInTransaction(name)),
-        StatementKind::CopyFromStdin { .. } => Some(Problem::CopyFromStdin),
+        StatementKind::CopyToStdout => Some(Problem::CopyToStdout),
         kind => kind.transaction_command().map(command),
     }
 }
@@ -151,9 +151,11 @@ mod tests {
     }
 
     #[test]
-    fn copy_from_stdin_is_refused_for_now() {
-        check_error("select 1;\ncopy t from stdin;\n1\n\\.\n", true, 2, "not supported by this version");
-        check_error("copy t from stdin;\n1\n\\.\n", false, 1, "not supported by this version");
+    fn data_may_come_in_and_not_go_out() {
+        check("begin;\ncopy t from stdin;\ncommit;\n\\.\nend;", "     ;\ncopy t from stdin;\ncommit;\n\\.\n   ;");
+        check("copy t from stdin;\n1\n\\.\n", "copy t from stdin;\n1\n\\.\n");
+        check_error("select 1;\ncopy t to stdout;", true, 2, "nobody to take the rows");
+        check_error("copy (select 1) to stdout;", false, 1, "nobody to take the rows");
     }
 
     #[test]

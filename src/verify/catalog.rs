@@ -188,8 +188,8 @@ mod tests {
         let added = r#"table column public.t."b.""c""#;
         let after = of(&["table public.t", added, r#"table x."y.z""#, r#"table column x."y.z".c"#]);
         let said = [
-            "table column public.t.a vanished".to_owned(),
             format!("{added} appeared"),
+            "table column public.t.a vanished".to_owned(),
             r#"table x."y.z" appeared"#.into(),
         ];
         assert_eq!(after.changes_since(&before), said);

@@ -64,6 +64,22 @@ async fn a_ledger_with_a_gap_is_refused_by_name() {
     assert_eq!(world.value("chat", "to_regclass('migrate.ledger') is null").await, "true");
 }
 
+/// One of two ledgers was given up, and only people know which.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_ledgers_that_disagree_are_refused_by_name() {
+    let world = by_hand("baseline_two").await;
+    let rows = |names: &str| format!("values {names}");
+    let older = rows("('001_threads.sql'), ('002_messages.sql')");
+    world.sql("chat", &format!("create table schema_migrations (filename) as {older}")).await;
+    world.sql("chat", "create table migrations_applied as select * from (values ('001_threads')) v (name)").await;
+    let ran = world.run(&["baseline", "--yes"]);
+    ran.expect(6).says("schema_migrations and migrations_applied do not have the same migrations").says("002_messages");
+    assert_eq!(world.value("chat", "to_regclass('migrate.ledger') is null").await, "true");
+    world.sql("chat", "insert into migrations_applied values ('002_messages')").await;
+    world.run(&["baseline", "--yes"]).expect(0);
+    assert_eq!(ledger(&world).await, "001_threads applied, 002_messages applied");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_or_everything_can_be_said_instead() {
     let world = by_hand("baseline_said").await;

@@ -4,5 +4,7 @@ mod concurrently;
 mod copy;
 mod limits;
 mod refinery;
+mod repeatable;
 mod session;
 mod sql;
+mod stdin;

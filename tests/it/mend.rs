@@ -32,17 +32,21 @@ async fn a_changed_file_is_accepted_by_name() {
     );
 }
 
-/// A file without a transaction whose second statement fails, in a run that has no way back.
+/// A file without a transaction whose second statement fails after it has committed something, in a run that has no way back.
 async fn cut_off(hint: &str) -> (TestWorld, String) {
     let world = TestWorld::new(hint, &["chat"]).await;
     world.plan(&sql_step("chat"));
     world.file(
         "migrations/chat/001_a.sql",
-        "-- migrate:no-transaction\ncreate table a (id int);\ncreate index concurrently on nowhere (id);\n",
+        "-- migrate:no-transaction\ncreate table a (id int);\ndo $$ begin insert into a values (1); commit; perform 1/0; end $$;\n",
     );
     let failed = world.json(4, &["apply", "--yes", "--no-snapshot", "--reason", "a test"]);
     let run = failed["run"].as_str().expect("a run").to_owned();
-    world.run(&["apply", "--yes"]).expect(6).says("001_a").says("migrate resolve");
+    world
+        .run(&["apply", "--yes"])
+        .expect(6)
+        .says("001_a")
+        .says(&format!("migrate resolve {run} chat-schema/001_a --statement 2"));
     (world, run)
 }
 
@@ -56,10 +60,47 @@ async fn what_was_cut_off_and_took_effect_is_applied() {
     assert_eq!(ledger(&world).await, "001_a started");
     world.run(&["resolve", &run, "chat-schema/001_a"]).expect(64);
     world.run(&["resolve", &run, "chat-schema/002_b", "--applied"]).expect(64).says("002_b");
+    for statement in ["1", "3"] {
+        let ran = world.run(&["resolve", &run, "chat-schema/001_a", "--statement", statement, "--applied"]);
+        ran.expect(64).says(&format!("statement {statement} of `chat-schema/001_a`"));
+    }
     world.run(&["resolve", &run, "chat-schema/001_a", "--applied"]).expect(0);
     assert_eq!(ledger(&world).await, "001_a applied");
     assert_eq!(world.json(0, &["apply", "--yes"])["outcome"], "nothing_to_do");
     world.run(&["resolve", &run, "chat-schema/001_a", "--applied"]).expect(64).says("does not say");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_statement_that_took_effect_is_passed_over() {
+    let (world, run) = cut_off("mend_statement").await;
+    let args = ["resolve", &run, "chat-schema/001_a", "--statement", "2", "--applied"];
+    let resolved = world.json(0, &args);
+    assert_eq!((&resolved["applied"], &resolved["statement"]), (&Value::Bool(true), &Value::from(2)));
+    let shown = world.json(0, &["runs", "show", &run]);
+    let last = shown["entries"].as_array().expect("a list").last().expect("an entry")["fact"].clone();
+    assert_eq!((&last["event"], &last["statement"]), (&Value::from("resolved"), &Value::from(2)));
+    world.run(&args).expect(64).says("statement 2");
+    // What follows the statements that have run may be edited.
+    world.file(
+        "migrations/chat/001_a.sql",
+        "-- migrate:no-transaction\ncreate table a (id int);\ndo $$ begin insert into a values (1); commit; perform 1/0; end \
+         $$;\nvacuum a;\n",
+    );
+    assert_eq!(world.json(0, &["apply", "--yes"])["outcome"], "succeeded");
+    assert_eq!(ledger(&world).await, "001_a applied");
+    assert_eq!(world.value("chat", "select count(*) from a").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_statement_that_did_not_is_sent_again() {
+    let (world, run) = cut_off("mend_statement_not").await;
+    world.sql("chat", "truncate a").await;
+    world.run(&["resolve", &run, "chat-schema/001_a", "--statement", "2", "--not-applied"]).expect(0);
+    let mended = "-- migrate:no-transaction\ncreate table a (id int);\ninsert into a values (7);\n";
+    world.file("migrations/chat/001_a.sql", mended);
+    assert_eq!(world.json(0, &["apply", "--yes"])["outcome"], "succeeded");
+    assert_eq!(world.value("chat", "select sum(id) from a").await, "7");
+    assert_eq!(world.value("chat", "select up_sql from migrate.ledger").await, mended);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! The way back by hand: what survives it, what stands in its way, and what it refuses.
 
 mod bare;
+mod down;
+mod down_stops;
 mod properties;
 mod refusals;
 mod sessions;

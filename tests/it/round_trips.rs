@@ -38,7 +38,12 @@ impl Proxy {
 
     /// What the session that wrote to the ledger sent, in order.
     fn session_of_the_step(&self) -> Vec<String> {
-        let writes = |session: &&Vec<String>| session.iter().any(|it| it.contains("INSERT INTO migrate.ledger"));
+        self.session_that("INSERT INTO migrate.ledger")
+    }
+
+    /// What the only session that sent `words` sent, in order.
+    fn session_that(&self, words: &str) -> Vec<String> {
+        let writes = |session: &&Vec<String>| session.iter().any(|it| it.contains(words));
         let seen = self.seen.lock().expect("nobody panics here");
         let mut writers = seen.iter().filter(writes).cloned();
         let (first, second) = (writers.next(), writers.next());
@@ -137,4 +142,26 @@ async fn without_a_transaction_each_statement_and_each_word_of_the_ledger_is_one
     let first = sent.iter().position(|it| it.contains("INSERT INTO migrate.ledger")).expect("it was sent");
     // Three statements; before them the intent, between them how far it got, and that it ended.
     assert_eq!(sent.len() - first, 3 + 4, "{sent:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn undoing_a_migration_with_its_ledger_row_is_one_round_trip() {
+    const MIGRATIONS: usize = 20;
+    let (world, proxy) = world("trips_down").await;
+    for number in 1..=MIGRATIONS {
+        let text = format!("create table t{number} (id int);\n-- migrate:down\ndrop table t{number};\n");
+        world.file(&format!("migrations/a/{number:03}_t.sql"), &text);
+    }
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    let _ = world.run(&["rollback", "--via", "down", "--yes"]).expect(0);
+    let sent = proxy.session_that("DELETE FROM migrate.ledger");
+    let first = sent.iter().position(|it| it.contains("drop table t20;")).expect("it was sent");
+    assert!(first <= 2, "{:#?}", &sent[..first]);
+    let trips = &sent[first..];
+    println!("round trips of undoing {MIGRATIONS} migrations with their ledger rows: {}", trips.len());
+    assert_eq!(trips.len(), MIGRATIONS, "{trips:#?}");
+    for (trip, number) in trips.iter().zip((1..=MIGRATIONS).rev()) {
+        let whole = [format!("drop table t{number};"), "DELETE FROM migrate.ledger".into(), "COMMIT;".into()];
+        assert!(whole.iter().all(|part| trip.contains(part)), "{number}: {trip}");
+    }
 }

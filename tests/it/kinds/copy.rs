@@ -1,6 +1,7 @@
 //! `kind = "copy"` in a release.
 
-use crate::world::{TestWorld, assert_same, sql_step};
+use crate::harness::execute;
+use crate::world::{TestWorld, assert_same, finish, sql_step, until};
 
 const COPY: &str = r#"
 [[steps]]
@@ -96,5 +97,43 @@ async fn a_copy_whose_target_lacks_a_table_fails_by_name() {
     world.file("migrations/chat/001_published.sql", "create table other (id int);\n");
     let before = world.fingerprints().await;
     world.run(&["apply", "--yes"]).expect(3).says("published");
+    assert_same(&before, &world.fingerprints().await);
+}
+
+/// A writer is in the way of the merge, which wants the table to itself.
+async fn with_a_writer(hint: &str, run: &str) -> (TestWorld, sqlx::PgConnection) {
+    let world = world(hint, THREE).await;
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    world.plan(&format!("{}{}[run]\n{run}", sql_step("chat"), COPY.replace("omit", "lock_timeout = \"300ms\"\nomit")));
+    world.sql("rag", "insert into source values (4, 'd', '')").await;
+    let mut writer = world.connect("chat").await;
+    execute(&mut writer, "set application_name = 'a writer'; begin; insert into published values (9, 'x')").await;
+    (world, writer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_misses_its_lock_is_made_on_another_try() {
+    let (world, mut writer) = with_a_writer("copy_lock", "lock_retries = 20\n").await;
+    let child = world.start(&["apply", "--yes"]);
+    let waits = "select exists (select from pg_locks where not granted and relation = 'published'::regclass)";
+    until("it waits for the lock", async || world.value("chat", waits).await == "true").await;
+    until("it has given up once", async || world.value("chat", waits).await == "false").await;
+    execute(&mut writer, "rollback").await;
+    let ran = finish(child);
+    ran.expect(0)
+        .says("chat: published did not get its lock (attempt 1)")
+        .says("application a writer, idle in transaction");
+    ran.says("publish read 4 rows: 1 inserted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_never_gets_its_lock_names_who_is_in_the_way() {
+    let (world, mut writer) = with_a_writer("copy_never", "lock_retries = 1\n").await;
+    let before = world.fingerprints().await;
+    let ran = world.run(&["apply", "--yes"]);
+    ran.expect(1).says("(attempt 1)").says("due to lock timeout").says("in the way on every try. On the last:\n");
+    ran.says("user release, application a writer").ends("No database was changed.");
+    assert!(!ran.stderr.contains("(attempt 2)"), "one retry is two tries: {}", ran.stderr);
+    execute(&mut writer, "rollback").await;
     assert_same(&before, &world.fingerprints().await);
 }

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use sqlx::PgConnection;
 
 use crate::harness::execute;
-use crate::world::{TestWorld, assert_same};
+use crate::world::{TestWorld, assert_same, finish, until};
 
 /// As many further tries as it takes, or two.
 const UNTIL_IT_IS_HAD: &str = "[run]\nlock_retries = 20\n";
@@ -73,6 +73,59 @@ async fn a_lock_that_is_never_had_fails_and_changes_nothing() {
     assert!(!ran.stderr.contains("(attempt 3)"), "two retries are three tries: {}", ran.stderr);
     execute(&mut reader, "rollback").await;
     assert_same(&before, &world.fingerprints().await);
+}
+
+/// Without a transaction it is the statement alone that is tried again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_without_a_transaction_is_tried_again() {
+    let world = world("lock_bare", &format!("lock_timeout = \"300ms\"\n{UNTIL_IT_IS_HAD}")).await;
+    let text = "-- migrate:no-transaction\ncreate table other (id int);\nalter table busy add v int;\nvacuum busy;\n";
+    world.file("migrations/a/001_alter.sql", text);
+    let mut reader = world.connect("a").await;
+    execute(&mut reader, "set application_name = 'a reader'; begin; select * from busy").await;
+    let child = world.start(&["apply", "--yes"]);
+    let waits = "select exists (select from pg_locks where not granted and relation = 'busy'::regclass)";
+    until("it waits for the lock", async || world.value("a", waits).await == "true").await;
+    until("it has given up once", async || world.value("a", waits).await == "false").await;
+    execute(&mut reader, "rollback").await;
+    let ran = finish(child);
+    ran.expect(0).says("001_alter did not get its lock (attempt 1)").says("user release, application a reader");
+    assert_eq!(world.value("a", "select progress || state from migrate.ledger").await, "3applied");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_is_never_had_without_a_transaction_fails_by_name() {
+    let world = world("lock_bare_never", &format!("lock_timeout = \"300ms\"\n{TWO_MORE}on_failure = \"halt\"\n")).await;
+    world.file("migrations/a/001_alter.sql", "-- migrate:no-transaction\nselect 1;\nalter table busy add v int;\n");
+    let mut reader = world.connect("a").await;
+    execute(&mut reader, "begin; select * from busy").await;
+    let pid = pid(&mut reader).await;
+    let ran = world.run(&["apply", "--yes", "--no-snapshot", "--reason", "a test"]);
+    ran.expect(4)
+        .says("(attempt 2)")
+        .says("001_alter.sql:3:1")
+        .says("SQLSTATE 55P03")
+        .says(&format!("\n           pid {pid}, user"));
+    assert!(!ran.stderr.contains("(attempt 3)"), "two retries are three tries: {}", ran.stderr);
+    // The lock is free, and the file goes on with that statement.
+    execute(&mut reader, "rollback").await;
+    world.run(&["apply", "--yes"]).expect(0).says("goes on at statement 2 on line 3");
+}
+
+/// As with any procedure, nobody knows what it has committed before it missed its lock.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_have_committed_is_not_tried_again() {
+    let world = world("lock_do", &format!("lock_timeout = \"300ms\"\n{TWO_MORE}on_failure = \"halt\"\n")).await;
+    let text = "-- migrate:no-transaction\ncreate table other (id int);\ndo $$ begin insert into other values (1); commit; \
+                lock table busy; end $$;\n";
+    world.file("migrations/a/001_alter.sql", text);
+    let mut reader = world.connect("a").await;
+    execute(&mut reader, "begin; select * from busy").await;
+    let ran = world.run(&["apply", "--yes", "--no-snapshot", "--reason", "a test"]);
+    ran.expect(4).says("SQLSTATE 55P03").says("001_alter.sql:3:1");
+    assert!(!ran.stderr.contains("attempt"), "{}", ran.stderr);
+    assert_eq!(world.value("a", "select count(*) from other").await, "1");
+    world.run(&["apply", "--yes"]).expect(6).says("--statement 2 --applied");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -113,3 +113,33 @@ async fn a_refinery_migration_that_fails_leaves_no_history() {
     let _ = world.run(&["apply", "--yes"]).expect(0);
     assert_eq!(world.value("a", "select count(*) from public.refinery_schema_history").await, "3");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_undone_is_pending_for_refinery_again() {
+    let world = world("refinery_down").await;
+    world.file("migrations/app/V2__second.sql", "create table second (id int);\n");
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    let before = world.fingerprints().await;
+    world.file("migrations/app/V11__fourth.sql", "alter table second add column size int;\n");
+    world.file("migrations/app/V11__fourth.down.sql", "alter table second drop column size;\n");
+    world.file("migrations/app/V12__fifth.sql", "create table fifth (id int);\n");
+    world.file("migrations/app/V12__fifth.down.sql", "drop table fifth;\n");
+    assert_eq!(world.json(0, &["plan"])["steps"][0]["pending"][0]["reversible"], true);
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    let mut client = client(&world).await;
+    // refinery passes over the ways back.
+    assert!(runner(&world).run_async(&mut client).await.expect("refinery agrees").applied_migrations().is_empty());
+    world.sql("a", "insert into second values (1, 2)").await;
+    let back = world.json(0, &["rollback", "--via", "down", "--yes"]);
+    assert_eq!((&back["outcome"], &back["databases"][0]["via"]), (&"rolled_back".into(), &"down".into()), "{back}");
+    assert_eq!(world.value("a", "select count(*) from second where id = 1").await, "1", "what was written since stays");
+    world.sql("a", "delete from second where id = 1").await;
+    crate::world::assert_same(&before, &world.fingerprints().await);
+    // Who applies it again does not matter.
+    let report = runner(&world).run_async(&mut client).await.expect("refinery agrees");
+    assert_eq!(
+        report.applied_migrations().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["V11__fourth", "V12__fifth"]
+    );
+    assert_eq!(world.json(0, &["apply", "--yes"])["outcome"], "nothing_to_do");
+}

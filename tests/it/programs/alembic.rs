@@ -64,7 +64,14 @@ async fn what_alembic_cannot_go_on_from_is_refused_by_name() {
     };
     revision(&world, "c3", Some("b2"), "select 3");
     revision(&world, "d4", Some("b2"), "select 4");
-    refused(1, "Alembic has several heads in os: c3, d4");
+    refused(64, "error: os: Alembic has several heads in os: c3, d4");
+    let status = world.json(0, &["status"]);
+    let os = &status["databases"][0];
+    assert_eq!(os["reachable"], true, "{status}");
+    assert!(os["error"].as_str().expect("a text").contains("several heads in os: c3, d4"), "{status}");
+    assert!(world.run(&["status"]).expect(0).stdout.contains("  ERROR    step `os-schema`: Alembic has several heads"));
+    let doctor = world.json(1, &["doctor"]).to_string();
+    assert!(doctor.contains("several heads in os") && doctor.contains("alembic merge heads"), "{doctor}");
     for name in ["c3", "d4"] {
         world.remove(&format!("os/migrations/versions/{name}.py"));
     }
@@ -78,6 +85,9 @@ async fn what_alembic_cannot_go_on_from_is_refused_by_name() {
     world.sql("os", "update alembic_version set version_num = 'zz9'").await;
     refused(6, "can't locate revision `zz9`");
     world.file("os/migrations/versions/broken.py", "revision = \n");
+    refused(64, "Alembic cannot read its revisions in os: ");
+    world.remove("os/migrations/versions/broken.py");
+    world.remove("os/alembic.ini");
     refused(1, "Alembic cannot be asked for its revisions in os");
 }
 

@@ -1,6 +1,9 @@
 //! Steps that run programs, typed as a user types them: `python`, `alembic`, `command`.
 
 mod alembic;
+mod alembic_down;
+mod alembic_mobius;
+mod alembic_version;
 mod astray;
 mod catalog;
 mod command;
@@ -70,6 +73,14 @@ pub(crate) fn revision(world: &TestWorld, name: &str, parent: Option<&str>, sql:
     write!(text, "print('revision {name} is imported')\n\n\ndef upgrade():\n    op.execute(\"\"\"{sql}\"\"\")\n")
         .expect("a text takes text");
     world.file(&format!("os/migrations/versions/{name}.py"), &text);
+}
+
+/// As [`revision`], with a way back.
+pub(crate) fn two_way(world: &TestWorld, name: &str, parent: Option<&str>, up: &str, down: &str) {
+    revision(world, name, parent, up);
+    let path = world.path().join(format!("os/migrations/versions/{name}.py"));
+    let text = fs::read_to_string(&path).expect("it was written");
+    fs::write(&path, text + &format!("\n\ndef downgrade():\n    op.execute(\"\"\"{down}\"\"\")\n")).expect("a file");
 }
 
 /// An `alembic` step called `os-schema`, in the folder `os`.

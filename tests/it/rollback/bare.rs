@@ -7,7 +7,7 @@ use crate::harness::{OWNER, cluster, connect, execute};
 use crate::world::{Ran, TestWorld, assert_same, variable};
 
 /// Runs in an empty folder, with an environment of the URLs of `databases` and the path.
-fn bare(world: &TestWorld, databases: &[&str], args: &[&str]) -> Ran {
+pub(super) fn bare(world: &TestWorld, databases: &[&str], args: &[&str]) -> Ran {
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = world.command(args);
     command.env_clear().current_dir(folder.path()).env("PATH", std::env::var("PATH").expect("a path"));
