@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import signal
 import sys
 
 import apply
@@ -34,6 +35,8 @@ def arguments():
 
 def main():
     options = arguments()
+    # Asked to stop, it stops the cluster as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cluster, report = Cluster(), Report()
     try:
         version = cluster.sql("show server_version")
