@@ -17,11 +17,12 @@ use crate::run::rollback::{
     Down, Prospect, Prospects, Request, RollbackError, Way, give_up, no_later_run, prospects, rollback,
 };
 use crate::run::undo::Ahead;
+use crate::snapshot::drill::Drilled;
 
 use super::Ended;
 use super::args::{RollbackArgs, Via};
 use super::context::{Context, only};
-use super::text::{bytes, count};
+use super::text::{bytes, count, seconds};
 
 /// Runs it.
 ///
@@ -164,19 +165,31 @@ fn undoes(ahead: &Ahead) -> String {
 fn restores(ahead: &[Prospect]) -> String {
     let mut text = String::new();
     for it in ahead {
+        let kept = match &it.kept_as {
+            Some(kept) => format!("what was written since then will be only in {kept}, which is kept"),
+            None => "the database is gone, and what was written since then with it".into(),
+        };
         text += &format!(
-            "  {} ({}): restore the snapshot of {}, {} rows, {} to read, {} to write;\n    {}\n",
+            "  {} ({}): restore the snapshot of {}, {} rows, {} to read, {} to write;\n    {};\n    {kept}\n",
             it.name,
             it.dbname,
             clock::readable(it.taken_at),
             count(it.rows),
             bytes(it.stored_bytes),
             bytes(it.bytes),
-            match &it.kept_as {
-                Some(kept) => format!("what was written since then will be only in {kept}, which is kept"),
-                None => "the database is gone, and what was written since then with it".into(),
-            }
+            measured(it.drilled.as_ref()),
         );
     }
     text
+}
+
+/// How long a restore takes, as far as it was measured.
+fn measured(drilled: Option<&Drilled>) -> String {
+    match drilled {
+        None => "never drilled: how long its restore takes was not measured".into(),
+        Some(it) if it.passed() => {
+            format!("restored in {} by a drill at {}", seconds(it.seconds), clock::readable(it.at))
+        }
+        Some(it) => format!("its drill at {} FAILED: {}", clock::readable(it.at), it.differences.join("; ")),
+    }
 }

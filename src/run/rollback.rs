@@ -18,6 +18,7 @@ use crate::outside::postgres::{PgError, database_oid};
 use crate::outside::store::Store;
 use crate::plan::{Database, Plan};
 use crate::snapshot::SnapshotError;
+use crate::snapshot::drill::{self, Drilled};
 use crate::snapshot::restore::name_beside;
 use crate::snapshot::swap::SwapError;
 use crate::world::World;
@@ -209,6 +210,9 @@ pub struct Prospect {
     pub stored_bytes: u64,
     /// Rows to be restored.
     pub rows: u64,
+    /// What its latest drill found; none, if it was never drilled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drilled: Option<Drilled>,
     /// The name under which the replaced database will be kept; none if somebody has dropped it.
     pub kept_as: Option<String>,
 }
@@ -298,6 +302,7 @@ async fn by_snapshot(back: &Back<'_>, request: &Request<'_>) -> Result<Vec<Prosp
             bytes: manifest.bytes(),
             stored_bytes: manifest.stored_bytes(),
             rows: manifest.rows(),
+            drilled: drill::latest(back.store, &request.state.run, name).await?,
             kept_as: live.map(|_| name_beside(&it.dbname, "replaced", &request.state.run)),
         });
     }

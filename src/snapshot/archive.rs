@@ -22,9 +22,9 @@ use super::custom::{CustomError, Passed, Reader};
 pub const CHUNK: usize = 256 << 10;
 /// Bytes that are compressed on their own, as a gzip member or a zstd frame: enough that its beginning costs nothing, and little
 /// enough that several fit into memory.
-const BLOCK: usize = 1 << 20;
+const BLOCK: usize = 512 << 10;
 /// Chunks that wait between two stages.
-const WAITING: usize = 8;
+const WAITING: usize = 4;
 /// Compressed blocks that wait to be sent.
 const BLOCKS_WAITING: usize = 2;
 /// Pieces of the store that wait to be decompressed. They are large, and the store reads ahead by itself.
@@ -95,7 +95,8 @@ pub struct Packed {
 pub fn compress(compression: Compression, workers: usize) -> Packing {
     let (input, plain) = mpsc::channel::<Bytes>(WAITING);
     let (packed, output) = mpsc::channel(BLOCKS_WAITING);
-    let (blocks, at_work) = mpsc::channel(workers.max(1));
+    // Beside those that wait here, one is waited for, and one has just begun.
+    let (blocks, at_work) = mpsc::channel(workers.saturating_sub(2).max(1));
     let reading = tokio::task::spawn_blocking(move || cut(plain, compression, &blocks));
     let done = tokio::spawn(async move {
         // Dropping the blocks makes the reader stop, so that it is waited for in any case.

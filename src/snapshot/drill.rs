@@ -18,7 +18,8 @@ use crate::verify::catalog::Catalog;
 use crate::world::World;
 
 use super::elsewhere::Roles;
-use super::manifest::{Manifest, Sequence, contents, sequences, table_sizes};
+use super::inventory::{contents, sequences, table_sizes};
+use super::manifest::{Manifest, Sequence};
 use super::passing::Passing;
 use super::{SnapshotError, folder, prove, restore};
 

@@ -22,7 +22,8 @@ use crate::world::World;
 
 use super::archive::{self, Packed, Packing, read_chunk};
 use super::custom::{CustomError, Passed};
-use super::manifest::{self, Manifest, Part, ServerFacts, TableRows, contents, properties, row_counts, table_sizes};
+use super::inventory::{contents, indexes, row_counts, sequences, table_sizes};
+use super::manifest::{self, Manifest, Part, ServerFacts, TableRows, properties};
 use super::parts::{Portion, portions};
 use super::{SnapshotError, folder, manifest_key, prove};
 
@@ -90,10 +91,9 @@ pub async fn take(
     let exported = export(&mut session).await.map_err(&failed)?;
     let properties = properties(&mut session).await.map_err(&failed)?;
     let contents = contents(&mut session).await.map_err(&failed)?;
-    let indexes = manifest::indexes(&mut session).await.map_err(&failed)?;
+    let indexes = indexes(&mut session).await.map_err(&failed)?;
     let sizes = table_sizes(&mut session, &contents.tables).await.map_err(&failed)?;
-    let sequences =
-        manifest::sequences(&mut session).await.map_err(query_error("reading sequences")).map_err(&failed)?;
+    let sequences = sequences(&mut session).await.map_err(query_error("reading sequences")).map_err(&failed)?;
     // Last: it changes settings of the transaction.
     let catalog = Catalog::within(&mut session).await.map_err(&failed)?.digested();
     let jobs = effort.jobs.min(free_connections(&mut session).await.map_err(&failed)? / 2).max(1);

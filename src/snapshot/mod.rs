@@ -6,6 +6,7 @@ pub mod drill;
 pub mod dump;
 pub mod elsewhere;
 mod fill;
+mod inventory;
 pub mod manifest;
 pub mod parts;
 mod passing;

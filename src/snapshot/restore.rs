@@ -17,7 +17,8 @@ use crate::world::World;
 use super::SnapshotError;
 use super::elsewhere::{Roles, can_hold};
 use super::fill::Filling;
-use super::manifest::{Manifest, Properties, contents, count_differences, row_counts};
+use super::inventory::{contents, count_differences, row_counts};
+use super::manifest::{Manifest, Properties};
 use super::swap;
 
 /// PostgreSQL cuts longer names off without a word.

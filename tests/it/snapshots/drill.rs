@@ -82,6 +82,11 @@ async fn a_release_may_drill_before_it_changes_anything() {
     let ran = world.run(&["apply", "--yes"]);
     ran.expect(0).says("Restoring the snapshots in a drill").says("a: drill passed");
     assert_eq!(world.json(0, &["snapshot", "list"])["snapshots"][0]["drilled"], true);
+    // The responder is told what was measured.
+    let ahead = world.json(0, &["rollback", "--dry-run"]);
+    assert!(ahead["databases"][0]["drilled"]["seconds"].as_f64().is_some_and(|it| it > 0.0), "{ahead:#}");
+    let text = world.run(&["rollback", "--dry-run"]).expect(0).stdout.clone();
+    assert!(text.contains(" by a drill at "), "{text}");
     // A database that can be dumped and not be restored: a restore has an empty search_path.
     let trap = "create table other (id int); create function known(int) returns bigint immutable language sql as 'select count(*)
                 from other where id = $1'; create index on t (known(id))";
