@@ -119,7 +119,8 @@ pub fn statements(text: &str) -> Result<bool, String> {
 }
 
 fn is_ours(problem: &Problem) -> bool {
-    matches!(problem, Problem::EscapesInPlainStrings | Problem::CopyUnterminated | Problem::CopyLine)
+    use Problem::{CopyBinary, CopyLine, CopyUnterminated, EscapesInPlainStrings};
+    matches!(problem, EscapesInPlainStrings | CopyUnterminated | CopyLine | CopyBinary)
 }
 
 /// What a statement is, by both. Statements that PostgreSQL's grammar refuses are not compared.

@@ -108,9 +108,10 @@ fn kind_of(node: &NodeEnum) -> StatementKind {
             Transaction::TransStmtRollbackPrepared => Kind::RollbackPrepared,
             Transaction::Undefined => Kind::Other,
         },
-        NodeEnum::CopyStmt(it) if it.is_from && !it.is_program && it.filename.is_empty() => {
-            Kind::CopyFromStdin { data_start: 0, data_end: 0 }
-        }
+        NodeEnum::CopyStmt(it) if !it.is_program && it.filename.is_empty() => match it.is_from {
+            true => Kind::CopyFromStdin { data_start: 0, data_end: 0 },
+            false => Kind::CopyToStdout,
+        },
         node => cannot_run_in_transaction(node).map_or(Kind::Other, Kind::CannotRunInTransaction),
     }
 }
