@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::Command;
+use tokio::process::{ChildStdout, Command};
 
 use super::interrupt::{Interrupt, Interrupted};
 use super::secret::Secret;
@@ -97,8 +97,8 @@ impl Output {
 /// It could not be started, ended badly, or took too long; or we were interrupted, and it was ended.
 pub async fn run(program: &Program, interrupt: &Interrupt) -> (Output, Result<(), ChildError>) {
     let name = program.argv.first().cloned().unwrap_or_default();
-    let mut child = match command(program, &name).spawn() {
-        Ok(child) => child,
+    let (mut child, output) = match spawn(program, &name) {
+        Ok(started) => started,
         Err(source) => {
             let error = ChildError::Start { program: name, dir: program.dir.clone(), source };
             return (Output::default(), Err(error));
@@ -107,7 +107,7 @@ pub async fn run(program: &Program, interrupt: &Interrupt) -> (Output, Result<()
     let group = Group(child.id());
     let watcher = group.watched();
     let kept = Arc::new(Mutex::new(Kept::default()));
-    let reading = tokio::spawn(read_both(child.stdout.take(), child.stderr.take(), kept.clone()));
+    let reading = tokio::spawn(read(output, kept.clone()));
     let ended = interrupt.or(within(program.timeout, child.wait())).await;
     if !matches!(ended, Ok(Some(_))) {
         group.end(&mut child).await;
@@ -139,8 +139,17 @@ fn command(program: &Program, name: &str) -> Command {
     let mut command = Command::new(resolved(&program.dir, name));
     command.args(program.argv.iter().skip(1)).current_dir(&program.dir).env_clear();
     command.envs(program.env.iter().map(|(name, value)| (name, value.expose())));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
     command
+}
+
+/// Starts it, with one pipe for all that it prints: of two, nobody could tell what it said last, and a failure is told by that.
+fn spawn(program: &Program, name: &str) -> std::io::Result<(tokio::process::Child, ChildStdout)> {
+    let (reader, writer) = std::io::pipe()?;
+    // The command holds the other end; dropping it leaves that to the program alone.
+    let child = command(program, name).stdout(writer.try_clone()?).stderr(writer).spawn()?;
+    let output = std::process::ChildStdout::from(std::os::fd::OwnedFd::from(reader));
+    Ok((child, ChildStdout::from_std(output)?))
 }
 
 /// A name with a slash is relative to the folder that the program runs in; any other is looked up in PATH.
@@ -208,16 +217,7 @@ impl Group {
     }
 }
 
-async fn read_both(
-    stdout: Option<impl AsyncRead + Unpin>,
-    stderr: Option<impl AsyncRead + Unpin>,
-    kept: Arc<Mutex<Kept>>,
-) {
-    tokio::join!(read_one(stdout, &kept), read_one(stderr, &kept));
-}
-
-async fn read_one(pipe: Option<impl AsyncRead + Unpin>, kept: &Mutex<Kept>) {
-    let Some(mut pipe) = pipe else { return };
+async fn read(mut pipe: impl AsyncRead + Unpin, kept: Arc<Mutex<Kept>>) {
     let mut chunk = vec![0; 8 << 10];
     while let Ok(count) = pipe.read(&mut chunk).await {
         if count == 0 {
