@@ -67,6 +67,7 @@ fn never_in(places: &[&str], words: &[&str]) {
 #[test]
 fn the_store_has_one_door() {
     only_in(&["outside/store.rs"], &["object_store"]);
+    only_in(&["outside/store.rs", "snapshot/prune.rs"], &["store.remove("]);
 }
 
 #[test]

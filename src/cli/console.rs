@@ -94,7 +94,7 @@ impl Console {
 }
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
-#[error("this changes databases, and there is no terminal to ask on")]
+#[error("this wants to be confirmed, and there is no terminal to ask on")]
 #[diagnostic(code("usage.no_terminal"), help("Give --yes if that is what you want."))]
 struct NoTerminal;
 

@@ -125,7 +125,7 @@ pub struct RunSettings {
     pub on_failure: OnFailure,
     /// Databases that are worked on at once.
     pub parallel: usize,
-    /// Dumps at once, of all databases together, and restores at once; none is what the machine's cores are good for.
+    /// Dumps at once, of all databases together; none is what the machine's cores are good for.
     pub jobs: Option<usize>,
     /// Whether every snapshot is drilled before anything is changed.
     pub drill: bool,
