@@ -19,7 +19,7 @@ use crate::verify::{self, CheckResult, ChecksFailed};
 use crate::world::World;
 
 use super::doctor;
-use super::going_on::survey_locked;
+use super::going_on::settled;
 use super::lock::{LockError, Locks};
 use super::ready::Ready;
 use super::report::RunReport;
@@ -27,7 +27,7 @@ use super::rollback::{self, Request, Way};
 use super::saved::SavedPlan;
 use super::snapshots;
 use super::step::{self, Context};
-use super::survey::{Sessions, Survey};
+use super::survey::{Sessions, Survey, look_through};
 
 /// Files that are on their way into the store at once. Each is a create that waits for the disk, or for the bucket: on a disk
 /// those that wait together are written together.
@@ -67,12 +67,12 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     let (locks, sessions) =
         futures::join!(Locks::take(world, &run, &databases), Sessions::open(plan, only, &application));
     let mut locks = locks.map_err(refused)?;
-    let (unfinished, surveyed) =
-        futures::join!(super::unfinished(store, &plan.target.name), survey_locked(world, plan, sessions, &mut locks));
+    let (unfinished, looked) =
+        futures::join!(super::unfinished(store, &plan.target.name), look_through(world, plan, sessions));
     if let Some(unfinished) = unfinished.or_fail()? {
         return Err(Failure::untouched(Blame::Busy, unfinished));
     }
-    let (survey, sessions) = surveyed?;
+    let (survey, sessions) = settled(world, plan, looked, &mut locks).await?;
     survey.no_drift(plan).or_blame(Blame::Drift)?;
     if let Some(only) = &options.only {
         super::edges::only(world, plan, &survey, only).await?;

@@ -41,18 +41,17 @@ impl std::fmt::Display for GoingOn {
     }
 }
 
-/// Surveys a target whose locks are held, over sessions that were opened meanwhile, and hands these on. What earlier runs left
-/// behind is over before it is looked at: a server works on after its client has died.
+/// The survey of a target whose locks are held, and its sessions, once what earlier runs left behind is over: a server works on
+/// after its client has died. Where there is such a run, it is looked at again.
 ///
 /// # Errors
 /// A database cannot be reached, or a session of such a run does not end.
-pub(super) async fn survey_locked(
+pub(super) async fn settled(
     world: &World,
     plan: &Plan,
-    opened: Sessions,
+    (found, sessions): (Survey, Sessions),
     locks: &mut Locks,
 ) -> Result<(Survey, Sessions), Failure> {
-    let (found, sessions) = look_through(world, plan, opened).await;
     let found = found.whole(plan)?;
     let runs: BTreeSet<&str> = found.steps.values().flat_map(begun_in).collect();
     let runs: Vec<RunId> = runs.into_iter().filter_map(|run| RunId::new(run).ok()).collect();
