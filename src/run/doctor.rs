@@ -5,24 +5,21 @@ use std::collections::BTreeMap;
 
 use futures::future::join_all;
 use serde::Serialize;
-use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 
 use crate::failure::{Blame, Failure, list};
 use crate::names::DatabaseName;
 use crate::outside::child;
 use crate::outside::clock;
-use crate::outside::postgres::{
-    FREE_CONNECTIONS, MAINTENANCE, PgError, Server, ask_all, connect, free, only, query_error,
-};
+use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect};
 use crate::outside::secret::Secret;
 use crate::outside::store::Store;
 use crate::plan::{Database, Plan, Step};
 use crate::world::World;
 
 use super::lock::who_holds;
+use super::needs::Needs;
 use super::ready::Ready;
-use super::roles;
 use super::survey::{Sessions, StepState, Survey, UnreadError};
 
 /// Sessions that a run needs for one database at its widest: the lock, the snapshot and `pg_dump`, or a step and its copy.
@@ -275,65 +272,6 @@ async fn tools(world: &World, database: &Database, server: &Server) -> Finding {
         (error.to_string(), help)
     });
     finding("client programs", Some(database), fault, fine.unwrap_or_default())
-}
-
-/// What a database says about what a run needs of it.
-struct Needs {
-    role: String,
-    /// Whether the role may create databases.
-    creates: bool,
-    /// Whether it is the owner, or a member of it.
-    owns: bool,
-    owner: String,
-    /// Owners of objects that it is no member of.
-    strangers: Vec<String>,
-    /// Connections that the server has left.
-    free: usize,
-    /// Those that the plan names may be among them, and whether they are installed.
-    extensions: Vec<(String, bool)>,
-    /// Of the server.
-    roles: Vec<String>,
-    /// The server's process of the session.
-    pid: i32,
-}
-
-/// What an extension or another object brings along is made again with it: the constructors of a range type, for one, belong
-/// to the bootstrap superuser on every server.
-const PRIVILEGES: &str = "select current_user::text, r.rolsuper or r.rolcreatedb, r.rolsuper or pg_has_role(r.oid, d.datdba, 'member'), \
-     pg_get_userbyid(d.datdba)::text, array(select distinct pg_get_userbyid(o.owner)::text from (select relowner, \
-     oid, 'pg_class'::regclass, relnamespace from pg_class union all select proowner, oid, 'pg_proc'::regclass, \
-     pronamespace from pg_proc union all select nspowner, oid, 'pg_namespace'::regclass, oid from pg_namespace where \
-     nspname <> 'public') o (owner, oid, class, schema) join pg_namespace n on n.oid = o.schema where n.nspname !~ \
-     '^pg_' and n.nspname <> 'information_schema' and not r.rolsuper and not pg_has_role(r.oid, o.owner, 'member') and \
-     not exists (select from pg_depend x where x.classid = o.class and x.objid = o.oid and x.deptype in ('e', 'i'))), \
-     pg_backend_pid() from pg_roles r, pg_database d where r.rolname = current_user and d.datname = current_database()";
-const EXTENSIONS: &str = "select name::text, installed_version is not null from pg_available_extensions";
-/// In the place of a question that need not be asked.
-const NOTHING: &str = "select where false";
-
-impl Needs {
-    /// For one round trip.
-    async fn of(session: &mut PgConnection, database: &Database) -> Result<Self, PgError> {
-        let extensions = if database.extensions.is_empty() { NOTHING } else { EXTENSIONS };
-        let answers = ask_all(session, [PRIVILEGES, FREE_CONNECTIONS, extensions, roles::QUERY]).await;
-        let [it, connections, extensions, names] = answers.map_err(query_error("asking for what a run needs"))?;
-        let extension = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
-        let read = || {
-            let (it, connections) = (only(&it)?, only(&connections)?);
-            Ok(Self {
-                role: it.try_get(0)?,
-                creates: it.try_get(1)?,
-                owns: it.try_get(2)?,
-                owner: it.try_get(3)?,
-                strangers: it.try_get(4)?,
-                pid: it.try_get(5)?,
-                free: free(connections)?,
-                extensions: extensions.iter().map(extension).collect::<Result<_, sqlx::Error>>()?,
-                roles: roles::read(&names)?,
-            })
-        };
-        read().map_err(query_error("reading what a run needs"))
-    }
 }
 
 /// What a restore into a side database and a swap need. Without them there is no way back, and so no way forward.

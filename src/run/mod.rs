@@ -10,6 +10,7 @@ pub mod edges;
 pub mod going_on;
 pub mod lock;
 pub mod mend;
+mod needs;
 pub mod program_step;
 pub mod ready;
 pub mod repair_index;
