@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use futures::stream::{self, StreamExt};
+use bytes::Bytes;
 use miette::Diagnostic;
 
 use crate::event::{Event, Stage};
@@ -27,10 +27,6 @@ use super::saved::SavedPlan;
 use super::snapshots;
 use super::step::{self, Context};
 use super::survey::{self, Survey};
-
-/// Files that are on their way into the store at once. Each is a create that waits for the disk, or for the bucket: on a disk
-/// those that wait together are written together.
-const KEPT_AT_ONCE: usize = 64;
 
 /// What the operator asked for.
 #[derive(Debug, Clone, Default)]
@@ -231,25 +227,22 @@ impl Release<'_> {
     /// and another commit, has what this run had.
     async fn keep(&self) -> Result<(), JournalError> {
         let folder = journal::folder(self.journal.run());
-        self.store.put_new(&format!("{folder}/plan.toml"), self.plan.text.clone()).await?;
-        if let Some(saved) = &self.options.saved {
-            self.store.put_new(&format!("{folder}/saved-plan.json"), saved.text.clone()).await?;
-        }
-        let mut files = Vec::new();
+        let mut files = vec![(format!("{folder}/plan.toml"), Bytes::from(self.plan.text.clone()))];
+        files.extend(
+            self.options.saved.as_ref().map(|it| (format!("{folder}/saved-plan.json"), it.text.clone().into())),
+        );
         for step in &self.plan.steps {
             let Some(state) = self.survey.steps.get(&step.name) else { continue };
             for index in &state.pending {
                 let it = &state.migrations(step)[*index];
                 let key = format!("{folder}/migrations/{}/{}", step.name, it.name);
-                files.push((format!("{key}.{}", step.kind.file_ending()), it.up.clone()));
-                files.extend(it.down.as_ref().map(|down| (format!("{key}.down.sql"), down.text.clone())));
+                files.push((format!("{key}.{}", step.kind.file_ending()), it.up.clone().into()));
+                files.extend(it.down.as_ref().map(|down| (format!("{key}.down.sql"), down.text.clone().into())));
                 let replaced = state.replaced.get(index).and_then(|it| it.text.clone());
-                files.extend(replaced.map(|text| (format!("{key}.before.sql"), text)));
+                files.extend(replaced.map(|text| (format!("{key}.before.sql"), text.into())));
             }
         }
-        let kept = stream::iter(files).map(|(key, text)| async move { self.store.put_new(&key, text).await });
-        kept.buffer_unordered(KEPT_AT_ONCE).collect::<Vec<_>>().await.into_iter().collect::<Result<(), _>>()?;
-        Ok(())
+        Ok(self.store.put_many_new(files).await?)
     }
 
     async fn record(&self, checked: &[CheckResult]) -> Result<(), Box<dyn Diagnostic + Send + Sync>> {
