@@ -21,9 +21,11 @@ const AT_ONCE: usize = 64;
 /// # Errors
 /// A folder cannot be made, or not be written to the disk.
 pub(super) fn create(root: &Path, files: &[(PathBuf, &[u8])]) -> io::Result<Vec<(usize, io::Error)>> {
-    let folders = folders(root, files.iter().map(|(path, _)| path.as_path()));
-    for folder in &folders {
-        make(folder)?;
+    let mut changed: BTreeSet<&Path> = files.iter().filter_map(|(path, _)| path.parent()).collect();
+    for folder in folders(root, changed.iter().copied()) {
+        if made(folder)? {
+            changed.extend(folder.parent());
+        }
     }
     let mut failed = Vec::new();
     for (group, few) in files.chunks(OPEN).enumerate() {
@@ -31,21 +33,22 @@ pub(super) fn create(root: &Path, files: &[(PathBuf, &[u8])]) -> io::Result<Vec<
         let ended = wait_for(written).into_iter().zip(group * OPEN..);
         failed.extend(ended.filter_map(|(done, at)| Some((at, done.err()?))));
     }
-    for folder in &folders {
+    for folder in changed {
         File::open(folder)?.sync_all()?;
     }
     Ok(failed)
 }
 
-/// The folders of some files, up to `root`, each before those in it.
-fn folders<'a>(root: &'a Path, files: impl Iterator<Item = &'a Path>) -> BTreeSet<&'a Path> {
-    files.flat_map(|file| file.ancestors().skip(1).take_while(|it| it.starts_with(root))).collect()
+/// Some folders and those above them, below `root`, each before those in it.
+fn folders<'a>(root: &Path, some: impl Iterator<Item = &'a Path>) -> BTreeSet<&'a Path> {
+    some.flat_map(|it| it.ancestors().take_while(|it| it.starts_with(root) && *it != root)).collect()
 }
 
-fn make(folder: &Path) -> io::Result<()> {
+/// Whether it was not there yet.
+fn made(folder: &Path) -> io::Result<bool> {
     match fs::create_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        made => made.map(|()| true),
     }
 }
 
@@ -102,8 +105,7 @@ mod tests {
 
     #[test]
     fn folders_are_made_from_the_root_down() {
-        let files = ["/r/a/b/1", "/r/a/2", "/r/3"].map(PathBuf::from);
-        let found = folders(Path::new("/r"), files.iter().map(PathBuf::as_path));
-        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["/r", "/r/a", "/r/a/b"].map(Path::new));
+        let found = folders(Path::new("/r"), ["/r/a/b/c", "/r/a", "/r"].map(Path::new).into_iter());
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["/r/a", "/r/a/b", "/r/a/b/c"].map(Path::new));
     }
 }
