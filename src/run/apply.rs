@@ -1,6 +1,6 @@
 //! The story of `apply`: lock, look, snapshot, apply, check, and only then call it succeeded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use miette::Diagnostic;
@@ -18,15 +18,16 @@ use crate::verify::{self, CheckResult, ChecksFailed};
 use crate::world::World;
 
 use super::doctor;
-use super::going_on::survey_locked;
+use super::going_on::settled;
 use super::keep::{self, Keeping};
 use super::lock::{LockError, Locks};
+use super::ready::Ready;
 use super::report::RunReport;
 use super::rollback::{self, Request, Way};
 use super::saved::SavedPlan;
 use super::snapshots;
 use super::step::{self, Context, Ended};
-use super::survey::{self, Survey};
+use super::survey::{Sessions, Survey, look_through};
 
 /// What the operator asked for.
 #[derive(Debug, Clone, Default)]
@@ -57,14 +58,17 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     let mut report = RunReport::new(&plan.target.name);
     world.tell(Event::Stage(Stage::Preflight));
     let run = RunId::generate(clock::now());
-    let (databases, only) = (databases(plan, options), options.only.as_ref());
+    let (databases, only, application) = (databases(plan, options), options.only.as_ref(), step::application(&run));
     // Sessions take a while to open; what they are for waits for the locks.
-    let (locks, sessions) = futures::join!(Locks::take(world, &run, &databases), survey::open(plan, only));
+    let (locks, sessions) =
+        futures::join!(Locks::take(world, &run, &databases), Sessions::open(plan, only, &application));
     let mut locks = locks.map_err(refused)?;
-    if let Some(unfinished) = super::unfinished(store, &plan.target.name).await.or_fail()? {
+    let (unfinished, looked) =
+        futures::join!(super::unfinished(store, &plan.target.name), look_through(world, plan, sessions));
+    if let Some(unfinished) = unfinished.or_fail()? {
         return Err(Failure::untouched(Blame::Busy, unfinished));
     }
-    let survey = survey_locked(world, plan, only, sessions, &mut locks).await?;
+    let (survey, sessions) = settled(world, plan, looked, &mut locks).await?;
     survey.no_drift(plan).or_blame(Blame::Drift)?;
     if let Some(only) = &options.only {
         super::edges::only(world, plan, &survey, only).await?;
@@ -72,7 +76,7 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     if let Some(saved) = &options.saved {
         saved.still_matches(plan, &survey, options.only.as_ref()).or_blame(Blame::Drift)?;
     }
-    doctor::preflight(world, plan, &survey).await?;
+    let ready = doctor::preflight(world, plan, &survey, sessions, options.no_snapshot.is_none()).await?;
     let failure = if survey.databases_with_work(plan).is_empty() {
         nothing_to_do(world, plan, &mut report).await
     } else {
@@ -80,7 +84,7 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
         let journal = begin(world, plan, store, &run, &survey, options).await.or_fail()?;
         let release = Release { world, plan, store, journal: &journal, survey: &survey, options };
         report.run = Some(run);
-        release.carry(&mut locks, &mut report).await.err()
+        release.carry(&mut locks, ready, &mut report).await.err()
     };
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(Applied { report, failure })
@@ -166,7 +170,12 @@ struct Release<'a> {
 }
 
 impl Release<'_> {
-    async fn carry(&self, locks: &mut Locks, report: &mut RunReport) -> Result<(), Failure> {
+    async fn carry(
+        &self,
+        locks: &mut Locks,
+        ready: BTreeMap<DatabaseName, Ready>,
+        report: &mut RunReport,
+    ) -> Result<(), Failure> {
         for database in databases(self.plan, self.options) {
             report.database(&database.name);
         }
@@ -174,7 +183,7 @@ impl Release<'_> {
         let work = async {
             self.before_changes(locks, report).await?;
             self.world.tell(Event::Stage(Stage::Migrations));
-            let context = Context::new(self.world, self.plan, self.store, self.journal, self.survey, kept);
+            let context = Context::new(self.world, self.plan, self.store, self.journal, self.survey, ready, kept);
             Ok(step::run_all(context, self.survey).await)
         };
         let (kept, ended) = futures::join!(files.keep(), work);
