@@ -1,3 +1,5 @@
+//! Folders, and the migrations or the errors that they are.
+
 use super::*;
 
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {

@@ -1,3 +1,5 @@
+//! What directives say, and where they may not stand.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What texts are cut into, and what is no text that can be cut.
+
 use proptest::prelude::*;
 
 use super::*;
