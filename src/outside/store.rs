@@ -203,6 +203,23 @@ impl Store {
         }
     }
 
+    /// Creates an object of which there may be an earlier one with other content: then it gets the next free number, as in
+    /// `NAME.2.sql`. Gives its key.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn put_beside(&self, stem: &str, ending: &str, content: impl Into<Bytes>) -> Result<String, StoreError> {
+        let content = content.into();
+        let mut key = format!("{stem}.{ending}");
+        for number in 2_u32.. {
+            match self.put_new(&key, content.clone()).await {
+                Err(StoreError::Taken { .. }) => key = format!("{stem}.{number}.{ending}"),
+                done => return done.map(|()| key),
+            }
+        }
+        Err(StoreError::Taken { key })
+    }
+
     /// The whole content of a small object, or none if there is no such object.
     ///
     /// # Errors

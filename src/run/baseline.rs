@@ -370,6 +370,7 @@ fn begin(plan: &Plan, survey: &Survey) -> Fact {
         target: plan.target.name.clone(),
         databases: plan.databases.values().filter_map(identity).collect(),
         no_snapshot: None,
+        work: Vec::new(),
     }
 }
 

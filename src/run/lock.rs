@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, Row};
 
 use crate::names::{DatabaseName, RunId};
-use crate::outside::postgres::{MAINTENANCE, PgError, ask_one, connect, made, query_error};
+use crate::outside::postgres::{MAINTENANCE, PgError, ask_one, backend_pid, connect, made, query_error};
 use crate::outside::{clock, url::DatabaseUrl};
 use crate::plan::Database;
 use crate::world::World;
@@ -162,7 +162,8 @@ impl Locks {
             };
             if let Some(holder) = try_lock(&mut locks.sessions[at].1, database.url.dbname()).await.map_err(failed)? {
                 let database = database.name.clone();
-                let ours = holder.run.as_ref() == Some(run);
+                // Another process may hold it for this very run, which it takes up again or takes back.
+                let ours = holder.run.as_ref() == Some(run) && locks.own().await?.contains(&holder.pid);
                 return Err(if ours { LockError::Same { database } } else { LockError::Held { database, holder } });
             }
         }
@@ -177,11 +178,7 @@ impl Locks {
     /// A session is not ours to end, or stays.
     pub async fn end_leftovers(&mut self, run: &RunId) -> Result<(), LockError> {
         let name = format!("migrate {run}");
-        let mut own = Vec::new();
-        for (database, session) in &mut self.sessions {
-            let pid = sqlx::query_scalar("select pg_backend_pid()").fetch_one(session).await;
-            own.push(pid.map_err(query_error("asking for the session's process")).map_err(server(database))?);
-        }
+        let own = self.own().await?;
         for (database, session) in &mut self.sessions {
             let begun = Instant::now();
             let end = format!("select count(pg_terminate_backend(pid)) {LEFTOVERS}");
@@ -193,6 +190,15 @@ impl Locks {
             }
         }
         Ok(())
+    }
+
+    /// The processes of the sessions that hold locks.
+    async fn own(&mut self) -> Result<Vec<i32>, LockError> {
+        let mut own = Vec::new();
+        for (database, session) in &mut self.sessions {
+            own.push(backend_pid(session).await.map_err(server(database))?);
+        }
+        Ok(own)
     }
 
     /// Asks every session whether it is still there.

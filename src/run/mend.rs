@@ -163,6 +163,7 @@ pub async fn accept(
         target: plan.target.name.clone(),
         databases: identity.into_iter().collect(),
         no_snapshot: None,
+        work: Vec::new(),
     };
     let journal = Journal::begin(world, store, &run, first).await.or_fail()?;
     let query = sqlx::query("update migrate.ledger set checksum = $3 where step = $1 and name = $2");

@@ -102,6 +102,7 @@ pub async fn drop_left(world: &World, plan: &Plan, store: &Store, which: &Which)
         target: plan.target.name.clone(),
         databases: vec![identity],
         no_snapshot: None,
+        work: Vec::new(),
     };
     let journal = Journal::begin(world, store, &run, first).await.or_fail()?;
     let budget = concurrently::budget(&plan.limits(step));

@@ -71,6 +71,8 @@ pub struct Found {
     pub has_ledger: bool,
     /// The newest run that its ledger names.
     pub last_run: Option<String>,
+    /// Every run that its ledger names.
+    pub runs: BTreeSet<String>,
     /// Migrations in its ledger, and those that refinery itself applied.
     pub applied: usize,
     /// Steps that its ledger knows and the plan does not.
@@ -100,6 +102,8 @@ pub struct StepState {
     pub replaced: BTreeMap<usize, Replaced>,
     /// Repeatable migrations that the ledger has and that have no file any more. That is no drift.
     pub gone: Vec<String>,
+    /// Of a command: the run in which it ended last.
+    pub command_ran_in: Option<String>,
 }
 
 /// What a repeatable migration was when it was last applied.
@@ -109,6 +113,8 @@ pub struct Replaced {
     pub checksum: String,
     /// Its text.
     pub text: Option<String>,
+    /// The run that applied it.
+    pub run: String,
 }
 
 impl StepState {
@@ -123,6 +129,12 @@ impl StepState {
     pub fn repeatable(&self, step: &Step, index: usize) -> Option<&'static str> {
         let why = if self.replaced.contains_key(&index) { "changed" } else { "new" };
         self.migrations(step)[index].turn.repeatable.then_some(why)
+    }
+
+    /// The run in which something was applied last that is applied again and again, and is due again.
+    #[must_use]
+    pub fn last_run(&self, index: usize) -> Option<&str> {
+        self.replaced.get(&index).map(|it| it.run.as_str()).or(self.command_ran_in.as_deref())
     }
 
     /// The same, of a stretch of the list alone.
@@ -288,7 +300,8 @@ async fn look_inside(
         invalid_indexes,
         oid,
         has_ledger,
-        last_run: rows.iter().map(|row| row.run.clone()).max(),
+        last_run: rows.iter().map(|row| row.run.as_str()).max().map(str::to_owned),
+        runs: rows.iter().map(|row| row.run.as_str()).collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect(),
         applied,
         strange_steps: strange.into_iter().map(str::to_owned).collect(),
         roles: super::roles::all(&mut session).await?,
@@ -306,7 +319,8 @@ fn compare(files: &[Migration], rows: &[&Applied]) -> StepState {
         match (row(file), last) {
             (Some(row), _) if file.turn.repeatable && row.finished && row.checksum != file.checksum => {
                 state.pending.push(index);
-                state.replaced.insert(index, Replaced { checksum: row.checksum.clone(), text: None });
+                let (checksum, run) = (row.checksum.clone(), row.run.clone());
+                state.replaced.insert(index, Replaced { checksum, text: None, run });
             }
             (Some(_), _) => {}
             (None, Some(last)) if index < last => state.drift.push(Drift::OutOfOrder {
@@ -360,6 +374,7 @@ fn look_at_command(it: &Command, rows: &[&Applied]) -> StepState {
     StepState {
         pending: if due { vec![0] } else { Vec::new() },
         drift: drift.into_iter().collect(),
+        command_ran_in: row.filter(|row| row.finished).map(|row| row.run.clone()),
         ..StepState::default()
     }
 }
@@ -399,6 +414,8 @@ async fn ask_alembic(
 /// `alembic_version` says what is applied; ledger and files must not contradict it.
 fn look_at_alembic(it: &Alembic, revisions: &Revisions, current: &[String], rows: &[&Applied]) -> StepState {
     let mut state = drift_of(&revisions.migrations, rows);
+    // One that was cut off took effect or did not, together with its row in Alembic's table.
+    state.drift.retain(|drift| !matches!(drift, Drift::Interrupted { .. }));
     match revisions.applied(current) {
         Err(unknown) => state.drift.push(Drift::Alembic(format!(
             "Alembic can't locate revision `{unknown}`, which {} has, in {}: the checkout is older than the database, or a \
@@ -412,7 +429,10 @@ fn look_at_alembic(it: &Alembic, revisions: &Revisions, current: &[String], rows
                 let (name, table) = (&row.name, &revisions.version_table);
                 Drift::Alembic(format!("the ledger has `{name}`, and by {table} it is not applied"))
             }));
-            let pending = revisions.migrations.iter().enumerate().filter(|(_, it)| !applied.contains(&it.name));
+            // Of what took effect and is not said to have ended, that is still to be written down.
+            let open: BTreeSet<&str> = rows.iter().filter(|row| !row.finished).map(|row| row.name.as_str()).collect();
+            let is_pending = |it: &Migration| !applied.contains(&it.name) || open.contains(it.name.as_str());
+            let pending = revisions.migrations.iter().enumerate().filter(|(_, it)| is_pending(it));
             state.pending = pending.map(|(index, _)| index).collect();
         }
     }
@@ -628,7 +648,10 @@ mod tests {
         let rows = [row("R__a", "other", true), row("R__b", "z", true), row("1_a", "x", true)];
         let state = compare(&files, &rows.iter().collect::<Vec<_>>());
         assert_eq!((state.pending, state.drift), (vec![1, 2], vec![]));
-        assert_eq!(state.replaced, BTreeMap::from([(2, Replaced { checksum: "other".into(), text: None })]));
+        assert_eq!(
+            state.replaced,
+            BTreeMap::from([(2, Replaced { checksum: "other".into(), text: None, run: "r".into() })])
+        );
         let cut_off = row("R__a", "other", false);
         let state = compare(&files, &[&cut_off]);
         assert_eq!((state.pending, state.drift.len()), (vec![0, 1, 3], 1));

@@ -116,7 +116,8 @@ impl<'a> Undo<'a> {
         let ahead = self.look(request.only).await?;
         let databases = ahead.databases.iter().cloned().collect();
         let via = Some("down".to_owned());
-        journal.write(Fact::RollbackStart { databases, why: request.why.to_owned(), via }).await?;
+        let (why, only) = (request.why.to_owned(), request.only.is_some());
+        journal.write(Fact::RollbackStart { databases, why, via, only }).await?;
         self.subject.already_swapped(journal, report).await?;
         self.world.tell(Event::Stage(Stage::Undo));
         for unit in &ahead.units {

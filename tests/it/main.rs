@@ -26,6 +26,7 @@ mod programs;
 mod quirks;
 mod release;
 mod repair_index;
+mod resume;
 mod rollback;
 mod round_trip;
 mod round_trips;
