@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, Row};
 
 use crate::names::{DatabaseName, RunId};
-use crate::outside::postgres::{MAINTENANCE, PgError, ask_one, backend_pid, connect, made, query_error};
+use crate::outside::postgres::{MAINTENANCE, PgError, ask, ask_one, backend_pid, connect, made, query_error};
 use crate::outside::{clock, url::DatabaseUrl};
 use crate::plan::Database;
 use crate::world::World;
@@ -207,7 +207,7 @@ impl Locks {
     /// [`LockError::Lost`].
     pub async fn still_held(&mut self) -> Result<(), LockError> {
         for (database, session) in &mut self.sessions {
-            if sqlx::raw_sql("select 1").execute(session).await.is_err() {
+            if ask(session, "select 1").await.is_err() {
                 return Err(LockError::Lost { database: database.clone() });
             }
         }

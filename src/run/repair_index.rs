@@ -11,7 +11,7 @@ use crate::kind::concurrently;
 use crate::kind::leftover;
 use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
-use crate::outside::postgres::{PgError, Server, ask_one, connect, database_oid, made, query_error};
+use crate::outside::postgres::{PgError, Server, ask_one, change, connect, database_oid, query_error};
 use crate::outside::store::Store;
 use crate::plan::{Plan, Step};
 use crate::world::World;
@@ -125,7 +125,7 @@ async fn open(plan: &Plan, step: &Step) -> Result<PgConnection, RepairIndexError
 }
 
 async fn execute(session: &mut PgConnection, step: &Step, sql: String) -> Result<(), RepairIndexError> {
-    let done = sqlx::raw_sql(made(sql)).execute(session).await;
+    let done = change(session, sql).await;
     done.map(drop).map_err(query_error("dropping the invalid index")).map_err(failed(step))
 }
 

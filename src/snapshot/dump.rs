@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::event::Event;
 use crate::names::{DatabaseName, RunId};
-use crate::outside::postgres::{PgError, Server, connect, free_connections, query_error};
+use crate::outside::postgres::{PgError, Server, change, connect, free_connections, query_error};
 use crate::outside::process::{Child, PgTools, ToolError};
 use crate::outside::store::{Store, Upload};
 use crate::plan::{Compression, Database, Plan};
@@ -184,11 +184,11 @@ struct Exported {
 }
 
 async fn export(session: &mut PgConnection) -> Result<Exported, PgError> {
-    sqlx::raw_sql(
+    change(
+        session,
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL row_security = off; SET LOCAL statement_timeout = 0; \
          SET LOCAL lock_timeout = 60000; SET LOCAL idle_in_transaction_session_timeout = 0",
     )
-    .execute(&mut *session)
     .await
     .map_err(query_error("beginning the snapshot's transaction"))?;
     let (id, at, lsn) = sqlx::query_as(

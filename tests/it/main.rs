@@ -7,6 +7,7 @@ mod baseline;
 mod cluster_proof;
 mod commands;
 mod copy;
+mod crash;
 mod cut_off;
 mod drift;
 mod edges;
