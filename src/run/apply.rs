@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use futures::stream::{self, StreamExt};
 use miette::Diagnostic;
 
 use crate::event::{Event, Stage};
@@ -14,25 +13,23 @@ use crate::kind::Kind;
 use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
 use crate::outside::interrupt::Interrupted;
-use crate::outside::store::Store;
+use crate::outside::store::{Store, StoreError};
 use crate::plan::{Database, OnFailure, Plan, Step, When};
 use crate::sql::checksum::checksum;
 use crate::verify::{self, CheckResult, ChecksFailed};
 use crate::world::World;
 
 use super::doctor;
-use super::going_on::survey_locked;
+use super::going_on::settled;
+use super::keep::{self, Keeping};
 use super::lock::{LockError, Locks};
+use super::ready::Ready;
 use super::report::RunReport;
 use super::rollback::{self, Request, Way};
 use super::saved::SavedPlan;
 use super::snapshots;
-use super::step::{self, Context};
-use super::survey::{self, Survey};
-
-/// Files that are on their way into the store at once. Each is a create that waits for the disk, or for the bucket: on a disk
-/// those that wait together are written together.
-const KEPT_AT_ONCE: usize = 64;
+use super::step::{self, Context, Ended};
+use super::survey::{Sessions, Survey, look_through};
 
 /// What the operator asked for.
 #[derive(Debug, Clone, Default)]
@@ -63,14 +60,17 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     let mut report = RunReport::new(&plan.target.name);
     world.tell(Event::Stage(Stage::Preflight));
     let run = RunId::generate(clock::now());
-    let (databases, only) = (databases(plan, options), options.only.as_ref());
+    let (databases, only, application) = (databases(plan, options), options.only.as_ref(), step::application(&run));
     // Sessions take a while to open; what they are for waits for the locks.
-    let (locks, sessions) = futures::join!(Locks::take(world, &run, &databases), survey::open(plan, only));
+    let (locks, sessions) =
+        futures::join!(Locks::take(world, &run, &databases), Sessions::open(plan, only, &application));
     let mut locks = locks.map_err(refused)?;
-    if let Some(unfinished) = super::unfinished(store, &plan.target.name).await.or_fail()? {
+    let (unfinished, looked) =
+        futures::join!(super::unfinished(store, &plan.target.name), look_through(world, plan, sessions));
+    if let Some(unfinished) = unfinished.or_fail()? {
         return Err(Failure::untouched(Blame::Busy, unfinished));
     }
-    let survey = survey_locked(world, plan, only, sessions, &mut locks).await?;
+    let (survey, sessions) = settled(world, plan, looked, &mut locks).await?;
     survey.no_drift(plan).or_blame(Blame::Drift)?;
     if let Some(only) = &options.only {
         super::edges::only(world, plan, &survey, only).await?;
@@ -78,7 +78,7 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     if let Some(saved) = &options.saved {
         saved.still_matches(plan, &survey, options.only.as_ref()).or_blame(Blame::Drift)?;
     }
-    doctor::preflight(world, plan, &survey).await?;
+    let ready = doctor::preflight(world, plan, &survey, sessions, options.no_snapshot.is_none()).await?;
     let failure = if survey.databases_with_work(plan).is_empty() {
         nothing_to_do(world, plan, &mut report).await
     } else {
@@ -87,7 +87,7 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
         let so_far = SoFar::default();
         let release = Release { world, plan, store, journal: &journal, survey: &survey, options, so_far: &so_far };
         report.run = Some(run);
-        release.carry(&mut locks, &mut report).await.err()
+        release.carry(&mut locks, ready, &mut report).await.err()
     };
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(Applied { report, failure })
@@ -204,19 +204,41 @@ pub(super) struct Release<'a> {
 }
 
 impl Release<'_> {
-    pub(super) async fn carry(&self, locks: &mut Locks, report: &mut RunReport) -> Result<(), Failure> {
+    pub(super) async fn carry(
+        &self,
+        locks: &mut Locks,
+        ready: BTreeMap<DatabaseName, Ready>,
+        report: &mut RunReport,
+    ) -> Result<(), Failure> {
         for database in databases(self.plan, self.options) {
             report.database(&database.name);
         }
-        self.before_changes(locks, report).await?;
-        self.world.tell(Event::Stage(Stage::Migrations));
-        let context = Context::new(self.world, self.plan, self.store, self.journal, self.survey);
-        self.so_far.changed.iter().for_each(|name| context.mark_changed(name));
-        let ended = step::run_all(context, self.survey).await;
+        let (files, kept) = Keeping::new(self.store, self.journal.run(), self.plan, self.survey, self.so_far.again);
+        let work = async {
+            self.before_changes(locks, report).await?;
+            self.world.tell(Event::Stage(Stage::Migrations));
+            let context = Context::new(self.world, self.plan, self.store, self.journal, self.survey, ready, kept);
+            self.so_far.changed.iter().for_each(|name| context.mark_changed(name));
+            Ok(step::run_all(context, self.survey).await)
+        };
+        let (kept, ended) = futures::join!(files.keep(), work);
+        self.after_changes(kept, ended?, report).await
+    }
+
+    /// What follows the migrations, however they ended.
+    async fn after_changes(
+        &self,
+        kept: Result<(), StoreError>,
+        ended: Ended,
+        report: &mut RunReport,
+    ) -> Result<(), Failure> {
         for (database, ..) in &ended.applied {
             report.database(database).applied += 1;
         }
         if let Some(error) = ended.failed {
+            return Err(self.settle(Box::new(error), ended.changed, report).await);
+        }
+        if let Err(error) = kept {
             return Err(self.settle(Box::new(error), ended.changed, report).await);
         }
         if ended.cut_short {
@@ -236,10 +258,11 @@ impl Release<'_> {
         Ok(())
     }
 
-    /// Everything up to the first change: what is kept in the store, and the snapshots.
+    /// Everything up to the first change: the plan is kept in the store, and the snapshots.
     async fn before_changes(&self, locks: &mut Locks, report: &mut RunReport) -> Result<(), Failure> {
         let prepared = async {
-            self.keep().await.or_fail()?;
+            let run = self.journal.run();
+            keep::plan(self.store, run, self.plan, self.options.saved.as_ref()).await.or_fail()?;
             if self.options.no_snapshot.is_none() && !self.so_far.begun {
                 let mut databases = self.survey.databases_at_risk(self.plan);
                 databases.retain(|it| !self.so_far.snapshots.contains(&it.name));
@@ -265,33 +288,6 @@ impl Release<'_> {
         // Nothing was changed: a journal without an end would be wrong about nothing else.
         let _ = self.end(Outcome::Failed, Some(failure.error.to_string())).await;
         Err(failure)
-    }
-
-    /// The plan and every file that is about to be applied, with its way back: a rollback next week, from another machine
-    /// and another commit, has what this run had.
-    async fn keep(&self) -> Result<(), JournalError> {
-        let folder = journal::folder(self.journal.run());
-        self.store.put_beside(&format!("{folder}/plan"), "toml", self.plan.text.clone()).await?;
-        if let Some(saved) = &self.options.saved {
-            self.store.put_new(&format!("{folder}/saved-plan.json"), saved.text.clone()).await?;
-        }
-        let mut files = Vec::new();
-        for step in &self.plan.steps {
-            let Some(state) = self.survey.steps.get(&step.name) else { continue };
-            for index in &state.pending {
-                let it = &state.migrations(step)[*index];
-                let key = format!("{folder}/migrations/{}/{}", step.name, it.name);
-                files.push((key.clone(), step.kind.file_ending(), it.up.clone()));
-                files.extend(it.down.as_ref().map(|down| (key.clone(), "down.sql", down.text.clone())));
-                let replaced = state.replaced.get(index).and_then(|it| it.text.clone());
-                files.extend(replaced.map(|text| (key.clone(), "before.sql", text)));
-            }
-        }
-        // One that was mended since an earlier process kept it is kept beside that one.
-        let kept = stream::iter(files)
-            .map(|(stem, ending, text)| async move { self.store.put_beside(&stem, ending, text).await.map(drop) });
-        kept.buffer_unordered(KEPT_AT_ONCE).collect::<Vec<_>>().await.into_iter().collect::<Result<(), _>>()?;
-        Ok(())
     }
 
     async fn record(&self, checked: &[CheckResult]) -> Result<(), Box<dyn Diagnostic + Send + Sync>> {

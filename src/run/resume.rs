@@ -17,12 +17,13 @@ use crate::world::World;
 
 use super::apply::{Applied, ApplyOptions, Release, SoFar, gates, refused};
 use super::doctor;
-use super::going_on::survey_locked;
+use super::going_on::settled;
 use super::lock::Locks;
 use super::recover::{Obstacle, Outlook, Stand, outlook, stand};
 use super::report::RunReport;
 use super::rollback::{self, Down, Request, RollbackError, Way, no_later_run};
-use super::survey::{self, Survey};
+use super::step;
+use super::survey::{Sessions, Survey, look_through};
 
 /// Why a run is not taken up again.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -208,14 +209,17 @@ impl Unfinished<'_> {
     async fn go_on(&self, locks: &mut Locks, report: &mut RunReport) -> Result<Option<Failure>, Failure> {
         let Self { world, plan, store, state } = *self;
         let only: BTreeSet<DatabaseName> = state.databases.keys().cloned().collect();
-        let survey = survey_locked(world, plan, Some(&only), survey::open(plan, Some(&only)).await, locks).await?;
+        let sessions = Sessions::open(plan, Some(&only), &step::application(&state.run)).await;
+        let looked = look_through(world, plan, sessions).await;
+        let (survey, sessions) = settled(world, plan, looked, locks).await?;
         self.same_servers(&survey)?;
         let outlook = outlook(state, plan, &survey);
         self.can_go_on(&outlook)?;
         self.tell(&outlook, report);
         let so_far = self.so_far(&survey);
         let survey = outlook.narrow(survey);
-        doctor::preflight(world, plan, &survey).await?;
+        let takes_snapshots = state.no_snapshot.is_none() && !so_far.begun;
+        let ready = doctor::preflight(world, plan, &survey, sessions, takes_snapshots).await?;
         if !so_far.begun {
             gates(world, plan, report).await?;
         }
@@ -229,7 +233,7 @@ impl Unfinished<'_> {
         let options = ApplyOptions { only: Some(only), no_snapshot: state.no_snapshot.clone(), saved: None };
         let release =
             Release { world, plan, store, journal: &journal, survey: &survey, options: &options, so_far: &so_far };
-        Ok(release.carry(locks, report).await.err())
+        Ok(release.carry(locks, ready, report).await.err())
     }
 
     /// Each database is on the server that the run found it on.
