@@ -207,9 +207,11 @@ fn written(row: &PgRow) -> Result<Written, sqlx::Error> {
 /// Removes the ledger if it has no rows: a run that made it and is undone leaves none.
 pub const DROP_IF_EMPTY: &str = "\
 DO $$ BEGIN
-    IF pg_catalog.to_regclass('migrate.ledger') IS NOT NULL AND NOT EXISTS (SELECT FROM migrate.ledger) THEN
-        DROP TABLE migrate.ledger;
-        DROP SCHEMA migrate;
+    IF pg_catalog.to_regclass('migrate.ledger') IS NOT NULL THEN
+        IF NOT EXISTS (SELECT FROM migrate.ledger) THEN
+            DROP TABLE migrate.ledger;
+            DROP SCHEMA migrate;
+        END IF;
     END IF;
 EXCEPTION WHEN insufficient_privilege OR dependent_objects_still_exist OR lock_not_available THEN NULL;
 END $$";

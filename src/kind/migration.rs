@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 
 use crate::journal::ledger::{self, Author};
 use crate::names::StepName;
-use crate::outside::postgres::{PgError, Said, backend_pid, connect, made};
+use crate::outside::postgres::{PgError, Said, backend_pid, change, connect};
 use crate::outside::url::DatabaseUrl;
 use crate::sql::{statements, transaction};
 
@@ -322,7 +322,7 @@ pub(super) async fn with_retries(
         }
         // If ending the failed transaction fails, the next statement says why.
         if failed.began() {
-            let _ = sqlx::raw_sql("ROLLBACK").execute(&mut session.connection).await;
+            let _ = change(&mut session.connection, "ROLLBACK").await;
         }
         if attempt > setting.limits.lock_retries || !failed.worth_another_try() {
             return Err(failed);
@@ -335,7 +335,7 @@ pub(super) async fn with_retries(
 
 /// A statement of ours around the migration.
 pub(super) async fn ours(session: &mut Session<'_>, name: &str, sql: String) -> Result<(), MigrationError> {
-    match sqlx::raw_sql(made(sql)).execute(&mut session.connection).await {
+    match change(&mut session.connection, sql).await {
         Ok(_) => Ok(()),
         Err(error) => Err(MigrationError::ledger(name, &error)),
     }

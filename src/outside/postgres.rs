@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
-use sqlx::postgres::{PgDatabaseError, PgRow};
+use sqlx::postgres::{PgDatabaseError, PgQueryResult, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Either, PgConnection, Row};
 
+use crate::crash;
 use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::literal;
 
@@ -144,6 +145,19 @@ pub fn only(rows: &[PgRow]) -> Result<&PgRow, sqlx::Error> {
 /// The query failed, or has none.
 pub async fn ask_one(session: &mut PgConnection, sql: impl Into<String>) -> Result<PgRow, sqlx::Error> {
     sqlx::raw_sql(made(sql.into())).fetch_one(session).await
+}
+
+/// Sends what may change a server, a database or what this session may do with it: the door for all such statements but the
+/// messages of migrations. `sql` is ours, and what is not is quoted in it.
+///
+/// # Errors
+/// The server refused, or the session was lost.
+pub async fn change(session: &mut PgConnection, sql: impl Into<String>) -> Result<PgQueryResult, sqlx::Error> {
+    let sql = sql.into();
+    crash::point("change before", &sql);
+    let done = sqlx::raw_sql(made(sql)).execute(session).await;
+    crash::point("change after", "");
+    done
 }
 
 /// Opens a session.

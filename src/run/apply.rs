@@ -7,13 +7,15 @@ use miette::Diagnostic;
 
 use crate::event::{Event, Stage};
 use crate::failure::{Aftermath, Blame, Failure, OrFail};
-use crate::journal::entry::{Command, Fact, Identity, Outcome};
+use crate::journal::entry::{Command, Fact, Identity, Outcome, Work};
 use crate::journal::{self, Journal, JournalError};
+use crate::kind::Kind;
 use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
 use crate::outside::interrupt::Interrupted;
 use crate::outside::store::{Store, StoreError};
-use crate::plan::{Database, OnFailure, Plan, When};
+use crate::plan::{Database, OnFailure, Plan, Step, When};
+use crate::sql::checksum::checksum;
 use crate::verify::{self, CheckResult, ChecksFailed};
 use crate::world::World;
 
@@ -82,7 +84,8 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     } else {
         gates(world, plan, &mut report).await?;
         let journal = begin(world, plan, store, &run, &survey, options).await.or_fail()?;
-        let release = Release { world, plan, store, journal: &journal, survey: &survey, options };
+        let so_far = SoFar::default();
+        let release = Release { world, plan, store, journal: &journal, survey: &survey, options, so_far: &so_far };
         report.run = Some(run);
         release.carry(&mut locks, ready, &mut report).await.err()
     };
@@ -110,7 +113,7 @@ async fn nothing_to_do(world: &World, plan: &Plan, report: &mut RunReport) -> Op
     failed.map(|failed| Failure::untouched(Blame::Work, failed))
 }
 
-async fn gates(world: &World, plan: &Plan, report: &mut RunReport) -> Result<(), Failure> {
+pub(super) async fn gates(world: &World, plan: &Plan, report: &mut RunReport) -> Result<(), Failure> {
     if plan.checks.iter().any(|check| check.when == When::Before) {
         world.tell(Event::Stage(Stage::Gates));
     }
@@ -153,24 +156,55 @@ async fn begin(
         target: plan.target.name.clone(),
         databases: databases(plan, options).into_iter().filter_map(identity).collect(),
         no_snapshot: options.no_snapshot.clone(),
+        work: work(plan, survey),
     };
     let journal = Journal::begin(world, store, run, first).await?;
     world.tell(Event::RunBegan { run: run.clone(), store: store.url().to_owned() });
     Ok(journal)
 }
 
-/// A run under way.
-struct Release<'a> {
-    world: &'a World,
-    plan: &'a Plan,
-    store: &'a Store,
-    journal: &'a Journal,
-    survey: &'a Survey,
-    options: &'a ApplyOptions,
+/// What the run is about to apply, for whoever may have to finish it.
+fn work(plan: &Plan, survey: &Survey) -> Vec<Work> {
+    let of = |step: &Step| {
+        let state = survey.steps.get(&step.name).filter(|state| state.has_work())?;
+        let migrations = match &step.kind {
+            Kind::Copy(copy) => BTreeMap::from([(copy.to.table.clone(), checksum(&copy.definition()))]),
+            _ => {
+                let files = state.pending.iter().map(|index| &state.migrations(step)[*index]);
+                files.map(|file| (file.name.clone(), file.checksum.clone())).collect()
+            }
+        };
+        Some(Work { step: step.name.clone(), database: step.database.clone(), migrations })
+    };
+    plan.steps.iter().filter_map(of).collect()
+}
+
+/// How far an earlier process got with a run that is taken up again; for a new run, nowhere.
+#[derive(Debug, Default)]
+pub(super) struct SoFar {
+    /// Whether there was an earlier process.
+    pub(super) again: bool,
+    /// Whether a step has begun: everything that comes before the first change is done.
+    pub(super) begun: bool,
+    /// The databases of which there are proven snapshots.
+    pub(super) snapshots: BTreeSet<DatabaseName>,
+    /// The databases that it has changed.
+    pub(super) changed: BTreeSet<DatabaseName>,
+}
+
+/// A run under way, from wherever it stands.
+pub(super) struct Release<'a> {
+    pub(super) world: &'a World,
+    pub(super) plan: &'a Plan,
+    pub(super) store: &'a Store,
+    pub(super) journal: &'a Journal,
+    pub(super) survey: &'a Survey,
+    pub(super) options: &'a ApplyOptions,
+    pub(super) so_far: &'a SoFar,
 }
 
 impl Release<'_> {
-    async fn carry(
+    pub(super) async fn carry(
         &self,
         locks: &mut Locks,
         ready: BTreeMap<DatabaseName, Ready>,
@@ -179,11 +213,12 @@ impl Release<'_> {
         for database in databases(self.plan, self.options) {
             report.database(&database.name);
         }
-        let (files, kept) = Keeping::new(self.store, self.journal.run(), self.plan, self.survey);
+        let (files, kept) = Keeping::new(self.store, self.journal.run(), self.plan, self.survey, self.so_far.again);
         let work = async {
             self.before_changes(locks, report).await?;
             self.world.tell(Event::Stage(Stage::Migrations));
             let context = Context::new(self.world, self.plan, self.store, self.journal, self.survey, ready, kept);
+            self.so_far.changed.iter().for_each(|name| context.mark_changed(name));
             Ok(step::run_all(context, self.survey).await)
         };
         let (kept, ended) = futures::join!(files.keep(), work);
@@ -228,9 +263,11 @@ impl Release<'_> {
         let prepared = async {
             let run = self.journal.run();
             keep::plan(self.store, run, self.plan, self.options.saved.as_ref()).await.or_fail()?;
-            if self.options.no_snapshot.is_none() {
-                let databases = self.survey.databases_at_risk(self.plan);
-                let taken = snapshots::take_all(self.world, self.store, self.journal, self.plan, &databases).await;
+            if self.options.no_snapshot.is_none() && !self.so_far.begun {
+                let mut databases = self.survey.databases_at_risk(self.plan);
+                databases.retain(|it| !self.so_far.snapshots.contains(&it.name));
+                let (world, store, again) = (self.world, self.store, self.so_far.again);
+                let taken = snapshots::take_all(world, store, self.journal, self.plan, &databases, again).await;
                 report.snapshots = taken.map_err(snapshots::failure)?;
                 if self.plan.run.drill {
                     let drilled = snapshots::drill_all(self.world, self.store, self.journal.run(), &databases).await;
@@ -244,6 +281,9 @@ impl Release<'_> {
             Ok(())
         };
         let Err(failure) = prepared.await else { return Ok(()) };
+        if !self.so_far.changed.is_empty() {
+            return Err(Failure { aftermath: self.mixed(self.so_far.changed.iter().cloned().collect()), ..failure });
+        }
         report.outcome = Some(Outcome::Failed);
         // Nothing was changed: a journal without an end would be wrong about nothing else.
         let _ = self.end(Outcome::Failed, Some(failure.error.to_string())).await;
@@ -293,7 +333,8 @@ impl Release<'_> {
             }
             Err(also) => {
                 report.outcome = None;
-                mixed(Box::new(AndRollbackFailed { first: error, rollback: also.error }))
+                let left = mixed(Box::new(AndRollbackFailed { first: error, rollback: also.error }));
+                Failure { aftermath: left.aftermath.on_the_way_back(), ..left }
             }
         }
     }
@@ -317,7 +358,7 @@ impl Release<'_> {
 
     fn mixed(&self, changed: Vec<DatabaseName>) -> Aftermath {
         let snapshots = self.options.no_snapshot.is_none();
-        Aftermath::Mixed { run: self.journal.run().clone(), changed, snapshots }
+        Aftermath::Mixed { run: self.journal.run().clone(), changed, snapshots, back: false }
     }
 }
 

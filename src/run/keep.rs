@@ -24,9 +24,12 @@ const TOGETHER: (usize, usize) = (32, 256);
 /// The store failed.
 pub(super) async fn plan(store: &Store, run: &RunId, plan: &Plan, saved: Option<&SavedPlan>) -> Result<(), StoreError> {
     let folder = journal::folder(run);
-    let mut objects = vec![(format!("{folder}/plan.toml"), Bytes::from(plan.text.clone()))];
-    objects.extend(saved.map(|it| (format!("{folder}/saved-plan.json"), it.text.clone().into())));
-    store.put_many_new(objects).await
+    // Each appears whole or not at all: a rollback from a bare machine begins with it.
+    store.put_beside(&format!("{folder}/plan"), "toml", plan.text.clone()).await?;
+    match saved {
+        Some(it) => store.put_beside(&format!("{folder}/saved-plan"), "json", it.text.clone()).await.map(drop),
+        None => Ok(()),
+    }
 }
 
 /// How far keeping is. It ends, too, where the store fails.
@@ -51,15 +54,17 @@ pub(super) struct Keeping<'a> {
     /// By their places in the lists of their steps, so that steps which run side by side have theirs side by side.
     files: Vec<(usize, String, Bytes)>,
     kept: watch::Sender<usize>,
+    /// Whether an earlier process of the run may have kept other texts, or begun to: they stay, and ours stand beside them.
+    again: bool,
 }
 
 impl<'a> Keeping<'a> {
     /// Of everything that is pending; and how those see it who wait for it.
-    pub(super) fn new(store: &'a Store, run: &RunId, plan: &Plan, survey: &Survey) -> (Self, Kept) {
+    pub(super) fn new(store: &'a Store, run: &RunId, plan: &Plan, survey: &Survey, again: bool) -> (Self, Kept) {
         let mut files = pending(&journal::folder(run), plan, survey);
         files.sort_by_key(|(place, ..)| *place);
         let (kept, seen) = watch::channel(0);
-        (Self { store, files, kept }, Kept(seen))
+        (Self { store, files, kept, again }, Kept(seen))
     }
 
     /// Keeps all of them.
@@ -70,13 +75,28 @@ impl<'a> Keeping<'a> {
         let mut files = self.files.into_iter().peekable();
         let mut together = TOGETHER.0;
         while files.peek().is_some() {
-            let batch = files.by_ref().take(together).map(|(_, key, text)| (key, text)).collect();
-            self.store.put_many_new(batch).await?;
+            let batch: Vec<(String, Bytes)> = files.by_ref().take(together).map(|(_, key, text)| (key, text)).collect();
+            match self.again {
+                true => beside(self.store, batch).await?,
+                false => self.store.put_many_new(batch).await?,
+            }
             self.kept.send_replace(files.peek().map_or(usize::MAX, |(place, ..)| *place));
             together = TOGETHER.1;
         }
         Ok(())
     }
+}
+
+/// Keeps files of which there may be earlier texts.
+async fn beside(store: &Store, files: Vec<(String, Bytes)>) -> Result<(), StoreError> {
+    for (key, text) in files {
+        let endings = [".down.sql", ".before.sql"];
+        let ending = endings.into_iter().find(|it| key.ends_with(it)).or_else(|| key.rfind('.').map(|at| &key[at..]));
+        let ending = ending.unwrap_or_default();
+        let stem = key.strip_suffix(ending).unwrap_or(&key);
+        store.put_beside(stem, ending.trim_start_matches('.'), text).await?;
+    }
+    Ok(())
 }
 
 /// Every file, with the place of its migration in the list of its step.
@@ -109,7 +129,7 @@ mod tests {
     fn keeping(store: &Store, places: impl Iterator<Item = usize>) -> (Keeping<'_>, Kept) {
         let files = places.map(|place| (place, format!("f/{place}.sql"), Bytes::from_static(b"select 1"))).collect();
         let (kept, seen) = watch::channel(0);
-        (Keeping { store, files, kept }, Kept(seen))
+        (Keeping { store, files, kept, again: false }, Kept(seen))
     }
 
     #[tokio::test]

@@ -173,11 +173,7 @@ impl Locks {
     /// A session is not ours to end, or stays.
     pub async fn end_leftovers(&mut self, run: &RunId) -> Result<(), LockError> {
         let name = format!("migrate {run}");
-        let mut own = Vec::new();
-        for (database, session) in &mut self.sessions {
-            let pid = sqlx::query_scalar("select pg_backend_pid()").fetch_one(session).await;
-            own.push(pid.map_err(query_error("asking for the session's process")).map_err(server(database))?);
-        }
+        let own = self.own().await?;
         for (database, session) in &mut self.sessions {
             let begun = Instant::now();
             let end = format!("select count(pg_terminate_backend(pid)) {LEFTOVERS}");
@@ -191,13 +187,22 @@ impl Locks {
         Ok(())
     }
 
+    /// The processes of the sessions that hold locks.
+    async fn own(&mut self) -> Result<Vec<i32>, LockError> {
+        let mut own = Vec::new();
+        for (database, session) in &mut self.sessions {
+            own.push(pid(session).await.map_err(server(database))?);
+        }
+        Ok(own)
+    }
+
     /// Asks every session whether it is still there.
     ///
     /// # Errors
     /// [`LockError::Lost`].
     pub async fn still_held(&mut self) -> Result<(), LockError> {
         let asked = self.sessions.iter_mut().map(|(database, session)| async move {
-            let answered = sqlx::raw_sql("select 1").execute(session).await;
+            let answered = ask(session, "select 1").await;
             answered.map(drop).map_err(|_| LockError::Lost { database: database.clone() })
         });
         join_all(asked).await.into_iter().collect()
@@ -220,6 +225,11 @@ where
     found.map_err(query_error("ending the sessions of a killed process"))
 }
 
+async fn pid(session: &mut PgConnection) -> Result<i32, PgError> {
+    let pid = ask_one(session, "select pg_backend_pid()").await.and_then(|row| row.try_get(0));
+    pid.map_err(query_error("asking for the session's process"))
+}
+
 async fn open(url: &DatabaseUrl, application: &str) -> Result<PgConnection, PgError> {
     connect(&url.with_dbname(MAINTENANCE), application).await
 }
@@ -240,7 +250,8 @@ async fn take_all(session: &mut PgConnection, run: &RunId, databases: &[&Databas
         let found = who_holds(session, next.url.dbname()).await.map_err(failed)?;
         if begun.elapsed() > JUST_OVER {
             let (database, holder) = (next.name.clone(), found.unwrap_or_else(|| holder("", 0, "?".into())));
-            let ours = holder.run.as_ref() == Some(run);
+            // Another process may hold it for this very run, which it takes up again or takes back.
+            let ours = holder.run.as_ref() == Some(run) && pid(session).await.map_err(server(&database))? == holder.pid;
             return Err(if ours { LockError::Same { database } } else { LockError::Held { database, holder } });
         }
         tokio::time::sleep(ROUND).await;

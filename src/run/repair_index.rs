@@ -12,7 +12,7 @@ use crate::kind::concurrently;
 use crate::kind::leftover;
 use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
-use crate::outside::postgres::{PgError, Server, connect, database_oid, made, only, query_error};
+use crate::outside::postgres::{PgError, Server, change, connect, database_oid, only, query_error};
 use crate::outside::store::Store;
 use crate::plan::{Plan, Step};
 use crate::world::World;
@@ -103,6 +103,7 @@ pub async fn drop_left(world: &World, plan: &Plan, store: &Store, which: &Which)
         target: plan.target.name.clone(),
         databases: vec![identity],
         no_snapshot: None,
+        work: Vec::new(),
     };
     let journal = Journal::begin(world, store, &run, first).await.or_fail()?;
     let budget = concurrently::budget(&plan.limits(step));
@@ -125,7 +126,7 @@ async fn open(plan: &Plan, step: &Step) -> Result<PgConnection, RepairIndexError
 }
 
 async fn execute(session: &mut PgConnection, step: &Step, sql: String) -> Result<(), RepairIndexError> {
-    let done = sqlx::raw_sql(made(sql)).execute(session).await;
+    let done = change(session, sql).await;
     done.map(drop).map_err(query_error("dropping the invalid index")).map_err(failed(step))
 }
 

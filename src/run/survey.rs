@@ -69,6 +69,8 @@ pub struct Found {
     pub has_ledger: bool,
     /// The newest run that its ledger names.
     pub last_run: Option<String>,
+    /// Every run that its ledger names.
+    pub runs: BTreeSet<String>,
     /// Migrations in its ledger, and those that refinery itself applied.
     pub applied: usize,
     /// Steps that its ledger knows and the plan does not.
@@ -96,6 +98,8 @@ pub struct StepState {
     pub replaced: BTreeMap<usize, Replaced>,
     /// Repeatable migrations that the ledger has and that have no file any more. That is no drift.
     pub gone: Vec<String>,
+    /// Of a command: the run in which it ended last.
+    pub command_ran_in: Option<String>,
 }
 
 /// What a repeatable migration was when it was last applied.
@@ -105,6 +109,8 @@ pub struct Replaced {
     pub checksum: String,
     /// Its text.
     pub text: Option<String>,
+    /// The run that applied it.
+    pub run: String,
 }
 
 impl StepState {
@@ -119,6 +125,12 @@ impl StepState {
     pub fn repeatable(&self, step: &Step, index: usize) -> Option<&'static str> {
         let why = if self.replaced.contains_key(&index) { "changed" } else { "new" };
         self.migrations(step)[index].turn.repeatable.then_some(why)
+    }
+
+    /// The run in which something was applied last that is applied again and again, and is due again.
+    #[must_use]
+    pub fn last_run(&self, index: usize) -> Option<&str> {
+        self.replaced.get(&index).map(|it| it.run.as_str()).or(self.command_ran_in.as_deref())
     }
 
     /// The same, of a stretch of the list alone.

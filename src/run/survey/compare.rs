@@ -1,6 +1,6 @@
 //! Ledger and files, held against each other: what is pending, and where they disagree. No database is asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::journal::ledger::Applied;
 use crate::kind::Migration;
@@ -20,7 +20,8 @@ pub(super) fn compare(files: &[Migration], rows: &[&Applied]) -> StepState {
         match (row(file), last) {
             (Some(row), _) if file.turn.repeatable && row.finished && row.checksum != file.checksum => {
                 state.pending.push(index);
-                state.replaced.insert(index, Replaced { checksum: row.checksum.clone(), text: None });
+                let (checksum, run) = (row.checksum.clone(), row.run.clone());
+                state.replaced.insert(index, Replaced { checksum, text: None, run });
             }
             (Some(_), _) => {}
             (None, Some(last)) if index < last => state.drift.push(Drift::OutOfOrder {
@@ -49,6 +50,7 @@ pub(super) fn look_at_command(it: &Command, rows: &[&Applied]) -> StepState {
     StepState {
         pending: if due { vec![0] } else { Vec::new() },
         drift: drift.into_iter().collect(),
+        command_ran_in: row.filter(|row| row.finished).map(|row| row.run.clone()),
         ..StepState::default()
     }
 }
@@ -56,6 +58,8 @@ pub(super) fn look_at_command(it: &Command, rows: &[&Applied]) -> StepState {
 /// `alembic_version` says what is applied; ledger and files must not contradict it.
 pub(super) fn look_at_alembic(it: &Alembic, revisions: &Revisions, current: &[String], rows: &[&Applied]) -> StepState {
     let mut state = drift_of(&revisions.migrations, rows);
+    // One that was cut off took effect or did not, together with its row in Alembic's table.
+    state.drift.retain(|drift| !matches!(drift, Drift::Interrupted { .. }));
     match revisions.applied(current) {
         Err(unknown) => state.drift.push(Drift::Alembic(format!(
             "Alembic can't locate revision `{unknown}`, which {} has, in {}: the checkout is older than the database, or a \
@@ -69,7 +73,10 @@ pub(super) fn look_at_alembic(it: &Alembic, revisions: &Revisions, current: &[St
                 let (name, table) = (&row.name, &revisions.version_table);
                 Drift::Alembic(format!("the ledger has `{name}`, and by {table} it is not applied"))
             }));
-            let pending = revisions.migrations.iter().enumerate().filter(|(_, it)| !applied.contains(&it.name));
+            // Of what took effect and is not said to have ended, that is still to be written down.
+            let open: BTreeSet<&str> = rows.iter().filter(|row| !row.finished).map(|row| row.name.as_str()).collect();
+            let is_pending = |it: &Migration| !applied.contains(&it.name) || open.contains(it.name.as_str());
+            let pending = revisions.migrations.iter().enumerate().filter(|(_, it)| is_pending(it));
             state.pending = pending.map(|(index, _)| index).collect();
         }
     }
@@ -162,7 +169,10 @@ mod tests {
         let rows = [row("R__a", "other", true), row("R__b", "z", true), row("1_a", "x", true)];
         let state = compare(&files, &rows.iter().collect::<Vec<_>>());
         assert_eq!((state.pending, state.drift), (vec![1, 2], vec![]));
-        assert_eq!(state.replaced, BTreeMap::from([(2, Replaced { checksum: "other".into(), text: None })]));
+        assert_eq!(
+            state.replaced,
+            BTreeMap::from([(2, Replaced { checksum: "other".into(), text: None, run: "r".into() })])
+        );
         let cut_off = row("R__a", "other", false);
         let state = compare(&files, &[&cut_off]);
         assert_eq!((state.pending, state.drift.len()), (vec![0, 1, 3], 1));
