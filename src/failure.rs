@@ -40,6 +40,11 @@ pub enum Aftermath {
         /// Whether it was being taken back: then there is no way forward any more.
         back: bool,
     },
+    /// It was ended in the middle, and nobody has looked yet.
+    Unknown {
+        /// The run.
+        run: Option<RunId>,
+    },
 }
 
 impl Aftermath {
@@ -66,6 +71,11 @@ impl Aftermath {
     pub fn sentence(&self) -> String {
         match self {
             Self::Untouched => "No database was changed.".into(),
+            Self::Unknown { run: None } => "Not looked at: `migrate status` says what is changed.".into(),
+            Self::Unknown { run: Some(run) } => format!(
+                "Not looked at: `migrate status` says what is changed. Run `migrate resume {run}` to finish it, or `migrate rollback \
+                 {run}` to take every database back to its state before the run."
+            ),
             Self::Restored(databases) => format!("Rolled back, as before the run: {}.", list(databases)),
             Self::Mixed { run, changed, snapshots: false, back: false } => format!(
                 "NOT rolled back: {}. Run {run} has no snapshots: `migrate resume {run}` goes on from what is there.",
@@ -143,7 +153,7 @@ impl Failure {
     pub fn exit(&self) -> Exit {
         match (self.blame, &self.aftermath) {
             (Blame::Interrupted, _) => Exit::Interrupted,
-            (_, Aftermath::Mixed { .. }) => Exit::NotRolledBack,
+            (_, Aftermath::Mixed { .. } | Aftermath::Unknown { .. }) => Exit::NotRolledBack,
             (_, Aftermath::Restored(_)) => Exit::RolledBack,
             (Blame::Usage, _) => Exit::Usage,
             (Blame::Busy, _) => Exit::Busy,

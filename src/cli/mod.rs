@@ -15,6 +15,7 @@ pub mod progress;
 pub mod resume;
 pub mod rollback;
 pub mod runs;
+pub mod signals;
 pub mod snapshot;
 pub mod status;
 pub mod text;
@@ -30,7 +31,7 @@ use clap::{CommandFactory, FromArgMatches};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
-use crate::event::Event;
+use crate::event::{Event, Report};
 use crate::failure::{Blame, Exit, Failure};
 use crate::outside::interrupt::Interrupt;
 use crate::world::World;
@@ -38,6 +39,7 @@ use crate::world::World;
 use args::{Command, CommandLine, LintFormat};
 use console::Console;
 use context::Context;
+use signals::Following;
 
 /// What a command comes to: an exit code, or a failure that is still to be told.
 pub type Ended = Result<Exit, Failure>;
@@ -61,16 +63,24 @@ pub async fn main() -> ExitCode {
     // An error here means that another part of the process chose the provider first: then there is one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let interrupt = Interrupt::default();
-    let world = World::gather(console.report(), interrupt.clone());
-    let report = Arc::clone(&world.report);
+    let following = Following::new(console.report());
+    let world = World::gather(Arc::<Following>::clone(&following), interrupt.clone());
+    let (first, second) = (Arc::clone(&following), Arc::clone(&following));
     let heard = move || {
-        report.event(&Event::Noted("stopping at the next safe point, which is the end of what is under way".into()))
+        let text =
+            "stopping at the next safe point, which is the end of what is under way; a second signal ends it at once";
+        first.event(&Event::Noted(text.into()));
     };
-    if let Err(error) = interrupt.on_signals(heard) {
+    let again = move || second.event(&Event::Noted(second.what_breaks()));
+    if let Err(error) = interrupt.on_signals(heard, again) {
         tracing::warn!(%error, "signals will end the program at once");
     }
     let ended = match honours(&line, &matches) {
-        Ok(()) => run(&world, &console, line).await,
+        // Dropped where it stands: programs that it started end with it.
+        Ok(()) => tokio::select! {
+            ended = run(&world, &console, line) => ended,
+            () = interrupt.forced() => Err(following.cut_off()),
+        },
         Err(failure) => Err(failure),
     };
     ExitCode::from(match ended {

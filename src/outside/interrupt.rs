@@ -10,11 +10,14 @@ use tokio::sync::watch;
 pub struct Interrupt {
     /// This one's own, then those of the wider work that it is a part of.
     senders: Vec<Arc<watch::Sender<bool>>>,
+    /// Whether somebody asked twice. One for all parts.
+    forced: Arc<watch::Sender<bool>>,
 }
 
 impl Default for Interrupt {
     fn default() -> Self {
-        Self { senders: vec![Arc::new(watch::Sender::new(false))] }
+        let new = || Arc::new(watch::Sender::new(false));
+        Self { senders: vec![new()], forced: new() }
     }
 }
 
@@ -30,6 +33,7 @@ impl Interrupt {
     pub fn part(&self) -> Self {
         let mut part = Self::default();
         part.senders.extend(self.senders.iter().cloned());
+        part.forced = Arc::clone(&self.forced);
         part
     }
 
@@ -66,11 +70,22 @@ impl Interrupt {
         }
     }
 
-    /// Requests a stop at the first SIGINT or SIGTERM, after calling `heard`.
+    /// Waits until somebody asks for the second time: everything is then to end where it stands.
+    pub async fn forced(&self) {
+        let mut receiver = self.forced.subscribe();
+        // The sender lives as long as `self`, so that waiting cannot fail.
+        let _ = receiver.wait_for(|forced| *forced).await;
+    }
+
+    /// Requests a stop at the first SIGINT or SIGTERM, after calling `heard`, and an end at once at the second, after `again`.
     ///
     /// # Errors
     /// The handlers cannot be set.
-    pub fn on_signals(&self, heard: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    pub fn on_signals(
+        &self,
+        heard: impl FnOnce() + Send + 'static,
+        again: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
         let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let interrupt = self.clone();
@@ -78,6 +93,9 @@ impl Interrupt {
             tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
             heard();
             interrupt.request();
+            tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+            again();
+            interrupt.forced.send_replace(true);
         });
         Ok(())
     }

@@ -257,6 +257,35 @@ async fn exit_130_in_a_migration_leaves_what_rollback_understands() {
     assert_eq!(world.json(0, &["status"])["unfinished_run"], Value::Null);
 }
 
+/// A second signal says what it breaks, and then obeys, whatever is under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_130_at_once_says_what_it_breaks() {
+    let world = one("exit_130_twice", &[GOOD, GATE]).await;
+    let mut gate = world.gate("a").await;
+    let mut child = at_the_gate(&world, &mut gate).await;
+    send(&child, Signal::SIGTERM);
+    let mut said = std::io::BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut heard = String::new();
+    while !heard.contains("a second signal ends it at once") {
+        assert!(std::io::BufRead::read_line(&mut said, &mut heard).expect("it can be read") > 0, "{heard}");
+    }
+    send(&child, Signal::SIGINT);
+    std::io::Read::read_to_string(&mut said, &mut heard).expect("it can be read");
+    let ended = child.wait_with_output().expect("it ends, and nobody opened the gate");
+    assert_eq!(ended.status.code(), Some(130), "{heard}");
+    assert!(heard.contains("ending at once: the migrations under way are cut off."), "{heard}");
+    assert!(heard.contains("error: interrupted by a second signal, while migrations were applied"), "{heard}");
+    let run = unfinished(&world);
+    assert!(
+        heard.trim_end().ends_with(&format!(
+            "or `migrate rollback {run}` to take every database back to its state before the run."
+        )),
+        "{heard}"
+    );
+    gate.open().await;
+    assert_eq!(world.json(0, &["resume"])["outcome"], "succeeded");
+}
+
 /// Processes of `pg_dump` that work on a database.
 fn dumps_of(dbname: &str) -> usize {
     let processes = std::fs::read_dir("/proc").expect("Linux").flatten();

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests print what they measured")]
 #![allow(clippy::disallowed_methods, reason = "tests make the world that `World` gathers")]
 
+mod at_once;
 mod baseline;
 mod cluster_proof;
 mod commands;
@@ -20,6 +21,7 @@ mod gcs_server;
 mod harness;
 mod kill;
 mod kinds;
+mod lost;
 mod memory;
 mod mend;
 mod no_leaks;
