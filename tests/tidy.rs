@@ -253,7 +253,7 @@ fn every_module_is_on_the_map() {
 
 #[test]
 fn scripts_can_be_run() {
-    for path in ["scripts/install", "scripts/test", "scripts/demo", ".ci/run"] {
+    for path in ["scripts/install", "scripts/test", "scripts/demo", "scripts/soak", ".ci/run"] {
         let path = root().join(path);
         let mode =
             fs::metadata(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).permissions().mode();

@@ -34,6 +34,7 @@ mod rollback;
 mod round_trip;
 mod round_trips;
 mod snapshots;
+mod soak;
 mod store;
 mod sync;
 mod world;
