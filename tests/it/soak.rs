@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use crate::fingerprint::Fingerprint;
 use crate::harness::{OWNER, connect, execute};
-use crate::world::{TestWorld, finish, sql_step, until};
+use crate::world::{Ran, TestWorld, finish, sql_step, until};
 
 /// What `scripts/test` runs.
 const ROUNDS: u64 = 20;
@@ -119,7 +119,10 @@ struct Soak {
 
 impl Soak {
     fn new(seed: u64) -> Self {
-        let cluster = Cluster::start(ClusterOptions::default()).expect("the tests need a PostgreSQL server");
+        // A server that is ended without a checkpoint must have what it said to be committed.
+        let settings = vec![("synchronous_commit".to_owned(), "on".to_owned())];
+        let options = ClusterOptions { settings, ..ClusterOptions::default() };
+        let cluster = Cluster::start(options).expect("the tests need a PostgreSQL server");
         Self { cluster, dice: Dice(seed) }
     }
 
@@ -155,14 +158,15 @@ impl Soak {
         }
         let death = death(&mut self.dice);
         let case = format!("round {round}, {} in {death:?}", command.join(" "));
-        let code = self.dies(&mut world, command, death).await;
+        let ran = self.dies(&mut world, command, death).await;
+        let (code, said) = (ran.code, format!("{case}\n{}", ran.stderr));
         let ways = self.settled(&world, &case).await;
         let found = told(&world).await;
         let state = if same(&before, &found) {
             "before"
         } else {
-            assert!(release.good, "{case}: a release that cannot succeed is neither back nor forward");
-            self.is_after(&release, &world, &found, &case).await;
+            assert!(release.good, "{said}\n{ways:?}: a release that cannot succeed is neither back nor forward");
+            self.is_after(&release, &world, &found, &format!("{said}\n{ways:?}")).await;
             "after"
         };
         format!("{case}: ended with {code}, then {ways:?}: all as {state}")
@@ -180,7 +184,7 @@ impl Soak {
         }
     }
 
-    async fn dies(&self, world: &mut TestWorld, command: &[&str], death: Death) -> i32 {
+    async fn dies(&self, world: &mut TestWorld, command: &[&str], death: Death) -> Ran {
         if let Death::Aborted(point, number) = death {
             world.set(AT, format!("{point}#{number}"));
         }
@@ -208,7 +212,7 @@ impl Soak {
             }
             Death::Killed(_) | Death::Aborted(..) => {}
         }
-        finish(child).code
+        finish(child)
     }
 
     /// Out of it, by `resume` or `rollback` as the dice fall; if that asks for somebody, back by snapshot.
