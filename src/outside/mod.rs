@@ -3,6 +3,7 @@
 pub mod child;
 pub mod clock;
 pub mod cluster;
+pub mod encryption;
 pub mod interrupt;
 pub mod postgres;
 pub mod process;

@@ -21,6 +21,7 @@ use crate::world::World;
 use super::doctor;
 use super::going_on::survey_locked;
 use super::lock::{LockError, Locks};
+use super::readable;
 use super::report::RunReport;
 use super::rollback::{self, Request, Way};
 use super::saved::SavedPlan;
@@ -77,6 +78,9 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
         saved.still_matches(plan, &survey, options.only.as_ref()).or_blame(Blame::Drift)?;
     }
     doctor::preflight(world, plan, &survey).await?;
+    if options.no_snapshot.is_none() && !survey.databases_with_work(plan).is_empty() {
+        readable::preflight(world, plan)?;
+    }
     let failure = if survey.databases_with_work(plan).is_empty() {
         nothing_to_do(world, plan, &mut report).await
     } else {

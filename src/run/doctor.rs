@@ -18,6 +18,7 @@ use crate::plan::{Database, Plan, Step};
 use crate::world::World;
 
 use super::lock::who_holds;
+use super::readable::{self, Readable};
 use super::survey::{StepState, Survey, UnreadError};
 
 /// Sessions that a run needs for one database at its widest: the lock, the snapshot and `pg_dump`, or a step and its copy.
@@ -101,7 +102,17 @@ pub async fn examine(world: &World, plan: &Plan, survey: &Survey, store: Result<
     findings.extend(different_databases(survey));
     findings.extend(program_findings(plan.steps.iter()));
     findings.extend(unread_findings(plan, survey));
+    findings.extend(encryption_finding(world, plan));
     findings
+}
+
+/// Whether encrypted snapshots could be read back here.
+fn encryption_finding(world: &World, plan: &Plan) -> Option<Finding> {
+    match readable::look(world, plan) {
+        Ok(Readable::Plain) => None,
+        Ok(Readable::Decrypted(fine) | Readable::Elsewhere(fine)) => Some(finding("encryption", None, None, fine)),
+        Err(error) => Some(explained("encryption", &error)),
+    }
 }
 
 /// Steps of which it cannot be said what is pending.

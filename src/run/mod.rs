@@ -11,6 +11,7 @@ pub mod going_on;
 pub mod lock;
 pub mod mend;
 pub mod program_step;
+pub mod readable;
 pub mod repair_index;
 pub mod report;
 mod roles;

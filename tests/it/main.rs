@@ -29,6 +29,7 @@ mod repair_index;
 mod rollback;
 mod round_trip;
 mod round_trips;
+mod s3_server;
 mod snapshots;
 mod store;
 mod sync;
