@@ -93,7 +93,7 @@ pub enum StoreError {
         help: &'static str,
         /// What the client said.
         #[source]
-        source: Box<object_store::Error>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The store knows who we are, or does not believe it, and refuses.
     #[error("the store does not let {who} {what} `{key}`")]
@@ -362,14 +362,21 @@ impl Who {
         let (key, who) = (key.to_owned(), self.0.to_string());
         move |source| {
             let text = source.to_string();
-            let no_token = NoToken::is_cause_of(&source) || NO_TOKEN.iter().any(|it| text.contains(it));
-            let source = Box::new(source);
-            match &*source {
-                _ if no_token => StoreError::Credentials { what, key, who, help: help(&text), source },
-                object_store::Error::Unauthenticated { .. } | object_store::Error::PermissionDenied { .. } => {
-                    StoreError::Denied { what, key, who, help: DENIED, source }
+            if let Some(why) = NoToken::cause_of(&source) {
+                return StoreError::Credentials { what, key, who, help: help(&text), source: why.into() };
+            }
+            match &source {
+                _ if NO_TOKEN.iter().any(|it| text.contains(it)) => {
+                    StoreError::Credentials { what, key, who, help: help(&text), source: source.into() }
                 }
-                _ => StoreError::Io { what, key, source },
+                object_store::Error::Unauthenticated { .. } | object_store::Error::PermissionDenied { .. } => {
+                    StoreError::Denied { what, key, who, help: DENIED, source: source.into() }
+                }
+                // Of a listing, `object_store` says it in words alone.
+                _ if ["status code: 401", "status code: 403"].iter().any(|it| text.contains(it)) => {
+                    StoreError::Denied { what, key, who, help: DENIED, source: source.into() }
+                }
+                _ => StoreError::Io { what, key, source: source.into() },
             }
         }
     }

@@ -3,7 +3,6 @@
 //! long upload goes on with a new token.
 
 use std::error::Error;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,22 +21,23 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Credentials in a file of such a kind.
 #[derive(Debug)]
 pub(super) struct Federated {
-    file: String,
+    /// Where it reads who we are, if that is a file.
+    subject: Option<String>,
     credentials: AccessTokenCredentials,
 }
 
 impl Federated {
-    /// The credentials of `config`, as it stands in `file`; none if it is of a kind that `object_store` reads itself.
-    pub(super) fn new(file: &Path, config: Value) -> Result<Option<Self>, Box<dyn Error + Send + Sync>> {
+    /// The credentials of `config`; none if it is of a kind that `object_store` reads itself.
+    pub(super) fn new(config: Value) -> Result<Option<Self>, Box<dyn Error + Send + Sync>> {
         let kind = config.get("type").and_then(Value::as_str).unwrap_or_default();
+        let subject = config.pointer("/credential_source/file").and_then(Value::as_str).map(str::to_owned);
         let built = match kind {
             "external_account" => external_account::Builder::new(config).build_access_token_credentials(),
             "impersonated_service_account" => impersonated::Builder::new(config).build_access_token_credentials(),
             _ => return Ok(None),
         };
-        let file = file.display().to_string();
-        let credentials = built.map_err(|error| NoToken::new(&file, &error))?;
-        Ok(Some(Self { file, credentials }))
+        let credentials = built.map_err(|error| NoToken::new(None, &error))?;
+        Ok(Some(Self { subject, credentials }))
     }
 
     async fn token(&self) -> Result<String, NoToken> {
@@ -46,10 +46,11 @@ impl Federated {
             match timeout(PATIENCE, self.credentials.access_token()).await {
                 Ok(Ok(token)) => return Ok(token.token),
                 Ok(Err(error)) if error.is_transient() && Instant::now() < deadline => sleep(PAUSE).await,
-                Ok(Err(error)) => return Err(NoToken::new(&self.file, &error)),
+                Ok(Err(error)) => return Err(NoToken::new(self.subject.as_deref(), &error)),
                 Err(_) => {
-                    let why = format!("the endpoint that it names did not answer within {} s", PATIENCE.as_secs());
-                    return Err(NoToken { file: self.file.clone(), why });
+                    let why =
+                        format!("the endpoint that the file names did not answer within {} s", PATIENCE.as_secs());
+                    return Err(NoToken { why });
                 }
             }
         }
@@ -68,36 +69,47 @@ impl CredentialProvider for Federated {
 
 /// No token was to be had. What the endpoints answered is shown without anything that could be one.
 #[derive(Debug, thiserror::Error)]
-#[error("the credentials in {file} gave no token: {why}")]
+#[error("{why}")]
 pub(super) struct NoToken {
-    file: String,
     why: String,
 }
 
-impl NoToken {
-    fn new(file: &str, error: &(dyn Error + 'static)) -> Self {
-        let mut why = error.to_string();
-        let mut next = error.source();
-        while let Some(cause) = next {
-            let text = cause.to_string();
-            if !why.contains(&text) {
-                why += &format!(": {text}");
-            }
-            next = cause.source();
-        }
-        Self { file: file.to_owned(), why: without_tokens(&why) }
-    }
+/// What Google's crate says at every level, and what says nothing to whoever reads it.
+const PHRASES: [&str; 6] = [
+    " and future attempts will not succeed",
+    " but future attempts may succeed",
+    "Request to fetch the token failed. Subsequent calls with this credential will also fail.",
+    "Fetching the token resulted in transient errors. Subsequent calls with this credential might succeed.",
+    "cannot create the authentication headers",
+    "cannot create auth headers",
+];
 
-    /// Whether it is why `error` happened.
-    pub(super) fn is_cause_of(error: &object_store::Error) -> bool {
-        let mut next: Option<&(dyn Error + 'static)> = Some(error);
+impl NoToken {
+    fn new(subject: Option<&str>, error: &(dyn Error + 'static)) -> Self {
+        let mut levels: Vec<String> = Vec::new();
+        let mut next = Some(error);
         while let Some(it) = next {
-            if it.is::<Self>() {
-                return true;
+            let text = PHRASES.iter().fold(it.to_string(), |text, phrase| text.replace(phrase, ""));
+            let text = text.trim();
+            if !text.is_empty() && !levels.iter().any(|above| above.contains(text)) {
+                levels.push(text.to_owned());
             }
             next = it.source();
         }
-        false
+        levels.extend(subject.map(|file| format!("the file says that {file} holds who we are")));
+        Self { why: without_tokens(&levels.join("; ")) }
+    }
+
+    /// Itself, if it is why `error` happened.
+    pub(super) fn cause_of(error: &object_store::Error) -> Option<Self> {
+        let mut next: Option<&(dyn Error + 'static)> = Some(error);
+        while let Some(it) = next {
+            if let Some(found) = it.downcast_ref::<Self>() {
+                return Some(Self { why: found.why.clone() });
+            }
+            next = it.source();
+        }
+        None
     }
 }
 
@@ -143,11 +155,10 @@ mod tests {
 
     #[tokio::test]
     async fn other_kinds_are_left_to_the_store_and_bad_ones_are_named() {
-        let file = Path::new("/run/adc.json");
-        assert!(Federated::new(file, json!({ "type": "authorized_user" })).is_ok_and(|it| it.is_none()));
-        assert!(Federated::new(file, json!([])).is_ok_and(|it| it.is_none()));
-        let bad = Federated::new(file, json!({ "type": "external_account", "audience": "x" }));
+        assert!(Federated::new(json!({ "type": "authorized_user" })).is_ok_and(|it| it.is_none()));
+        assert!(Federated::new(json!([])).is_ok_and(|it| it.is_none()));
+        let bad = Federated::new(json!({ "type": "external_account", "audience": "x" }));
         let said = bad.err().expect("half a configuration").to_string();
-        assert!(said.starts_with("the credentials in /run/adc.json gave no token: "), "{said}");
+        assert!(said.contains("missing field"), "{said}");
     }
 }

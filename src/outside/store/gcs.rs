@@ -29,7 +29,7 @@ pub(super) fn client(bucket: &str, env: &Env) -> Result<Client, NoClient> {
     }
     if let Given::File { path, .. } = &given
         && let Some(config) = config(path).map_err(&fail)?
-        && let Some(federated) = Federated::new(path, config).map_err(&fail)?
+        && let Some(federated) = Federated::new(config).map_err(&fail)?
     {
         builder = builder.with_credentials(Arc::new(federated));
     }

@@ -45,7 +45,10 @@ struct Target {
 
 pub(super) async fn carry_out(server: &Shared, head: &Parts, body: &mut Incoming) -> Result<Reply, Failed> {
     if head.uri.path().starts_with(tokens::PLACE) {
-        let text = body_of(server, head, body).await?.text().map_err(|cause| Refusal::invalid(cause.to_string()))?;
+        let text = match head.method.as_str() {
+            "GET" => String::new(),
+            _ => body_of(server, head, body).await?.text().map_err(|cause| Refusal::invalid(cause.to_string()))?,
+        };
         return Ok(server.tokens().answer(head.uri.path(), &head.headers, &text)?);
     }
     check_token(server, head)?;

@@ -37,7 +37,7 @@ impl Tokens {
 
     pub(super) fn accepts(&mut self, token: &str, of_part: bool) -> bool {
         let number = token.strip_prefix("ya29.Issued0Here0As0Number-").and_then(|it| it.parse::<usize>().ok());
-        let accepted = number.is_some_and(|it| it <= self.issued && it + self.newest > self.issued);
+        let accepted = number.is_some_and(|it| it <= self.issued && it.saturating_add(self.newest) > self.issued);
         if accepted && of_part {
             self.with_parts.insert(token.to_owned());
         }
@@ -57,7 +57,9 @@ impl Tokens {
             "subject" => json!({ "id": SUBJECT }),
             "sts" => self.exchange(&form(body))?,
             "refresh" => self.refresh(body)?,
-            "iam/release@p.iam.gserviceaccount.com:generateAccessToken" => self.impersonate(headers, body)?,
+            "iam/serviceAccounts/release@p.iam.gserviceaccount.com:generateAccessToken" => {
+                self.impersonate(headers, body)?
+            }
             other => return Err(Refusal::not_built(format!("the endpoint {other}"))),
         };
         Ok(reply(StatusCode::OK, &answer))

@@ -105,7 +105,7 @@ async fn of_one_archive_end_them_all() {
         .await;
     scene.server.clear_faults();
     // An upload that cannot be made whole.
-    scene.server.fault(Fault::times(usize::MAX, Action::Status(400), "2-data-01.dump.gz?uploadId"));
+    scene.server.fault(Fault::once(Action::Status(400), "2-data-01.dump.gz?uploadId"));
     scene.fails(&["the store could not write", "2-data-01.dump.gz"]).await;
     scene.server.clear_faults();
     // What is read back is not what was sent.

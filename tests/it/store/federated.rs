@@ -69,7 +69,7 @@ fn federation(tokens: &str) -> Value {
     })
 }
 
-const IMPERSONATION: &str = "iam/release@p.iam.gserviceaccount.com:generateAccessToken";
+const IMPERSONATION: &str = "iam/serviceAccounts/release@p.iam.gserviceaccount.com:generateAccessToken";
 
 fn federation_of_an_account(tokens: &str) -> Value {
     let mut config = federation(tokens);

@@ -129,6 +129,7 @@ async fn a_bucket_that_is_not_there_and_half_a_key_are_named() {
     assert_same(&before, &world.fingerprints().await);
     // Gone already is gone.
     let bucket = Bucket::new("removal");
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let store = Store::open(&format!("s3://{}", bucket.name), &Bucket::env()).expect("a store");
     assert_eq!(store.remove("never/there").await.expect("answered"), Removal::Done);
 }
