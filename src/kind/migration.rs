@@ -240,7 +240,13 @@ impl<'a> Session<'a> {
     pub async fn open(url: &'a DatabaseUrl, application: &str) -> Result<Self, PgError> {
         let mut connection = connect(url, application).await?;
         let pid = backend_pid(&mut connection).await?;
-        Ok(Self { connection, watch: Watch::new(url, application, pid) })
+        Ok(Self::over(connection, pid, url, application))
+    }
+
+    /// Over a connection that is open already; `pid` is the server's process behind it.
+    #[must_use]
+    pub fn over(connection: PgConnection, pid: i32, url: &'a DatabaseUrl, application: &str) -> Self {
+        Self { connection, watch: Watch::new(url, application, pid) }
     }
 
     /// Sends a message, and sees who is in its way.

@@ -1,6 +1,6 @@
 //! The story of `apply`: lock, look, snapshot, apply, check, and only then call it succeeded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use futures::stream::{self, StreamExt};
@@ -19,15 +19,16 @@ use crate::verify::{self, CheckResult, ChecksFailed};
 use crate::world::World;
 
 use super::doctor;
-use super::going_on::survey_locked;
+use super::going_on::settled;
 use super::lock::{LockError, Locks};
 use super::readable;
+use super::ready::Ready;
 use super::report::RunReport;
 use super::rollback::{self, Request, Way};
 use super::saved::SavedPlan;
 use super::snapshots;
 use super::step::{self, Context};
-use super::survey::{self, Survey};
+use super::survey::{Sessions, Survey, look_through};
 
 /// Files that are on their way into the store at once. Each is a create that waits for the disk, or for the bucket: on a disk
 /// those that wait together are written together.
@@ -62,14 +63,17 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     let mut report = RunReport::new(&plan.target.name);
     world.tell(Event::Stage(Stage::Preflight));
     let run = RunId::generate(clock::now());
-    let (databases, only) = (databases(plan, options), options.only.as_ref());
+    let (databases, only, application) = (databases(plan, options), options.only.as_ref(), step::application(&run));
     // Sessions take a while to open; what they are for waits for the locks.
-    let (locks, sessions) = futures::join!(Locks::take(world, &run, &databases), survey::open(plan, only));
+    let (locks, sessions) =
+        futures::join!(Locks::take(world, &run, &databases), Sessions::open(plan, only, &application));
     let mut locks = locks.map_err(refused)?;
-    if let Some(unfinished) = super::unfinished(store, &plan.target.name).await.or_fail()? {
+    let (unfinished, looked) =
+        futures::join!(super::unfinished(store, &plan.target.name), look_through(world, plan, sessions));
+    if let Some(unfinished) = unfinished.or_fail()? {
         return Err(Failure::untouched(Blame::Busy, unfinished));
     }
-    let survey = survey_locked(world, plan, only, sessions, &mut locks).await?;
+    let (survey, sessions) = settled(world, plan, looked, &mut locks).await?;
     survey.no_drift(plan).or_blame(Blame::Drift)?;
     if let Some(only) = &options.only {
         super::edges::only(world, plan, &survey, only).await?;
@@ -77,18 +81,18 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     if let Some(saved) = &options.saved {
         saved.still_matches(plan, &survey, options.only.as_ref()).or_blame(Blame::Drift)?;
     }
-    doctor::preflight(world, plan, &survey).await?;
-    if options.no_snapshot.is_none() && !survey.databases_with_work(plan).is_empty() {
-        readable::preflight(world, plan)?;
-    }
+    let ready = doctor::preflight(world, plan, &survey, sessions, options.no_snapshot.is_none()).await?;
     let failure = if survey.databases_with_work(plan).is_empty() {
         nothing_to_do(world, plan, &mut report).await
     } else {
+        if options.no_snapshot.is_none() {
+            readable::preflight(world, plan)?;
+        }
         gates(world, plan, &mut report).await?;
         let journal = begin(world, plan, store, &run, &survey, options).await.or_fail()?;
         let release = Release { world, plan, store, journal: &journal, survey: &survey, options };
         report.run = Some(run);
-        release.carry(&mut locks, &mut report).await.err()
+        release.carry(&mut locks, ready, &mut report).await.err()
     };
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(Applied { report, failure })
@@ -174,13 +178,18 @@ struct Release<'a> {
 }
 
 impl Release<'_> {
-    async fn carry(&self, locks: &mut Locks, report: &mut RunReport) -> Result<(), Failure> {
+    async fn carry(
+        &self,
+        locks: &mut Locks,
+        ready: BTreeMap<DatabaseName, Ready>,
+        report: &mut RunReport,
+    ) -> Result<(), Failure> {
         for database in databases(self.plan, self.options) {
             report.database(&database.name);
         }
         self.before_changes(locks, report).await?;
         self.world.tell(Event::Stage(Stage::Migrations));
-        let context = Context::new(self.world, self.plan, self.store, self.journal, self.survey);
+        let context = Context::new(self.world, self.plan, self.store, self.journal, self.survey, ready);
         let ended = step::run_all(context, self.survey).await;
         for (database, ..) in &ended.applied {
             report.database(database).applied += 1;

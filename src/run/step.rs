@@ -16,7 +16,7 @@ use crate::kind::copy::CopyError;
 use crate::kind::migration::{self, Direction, MigrationError, Session, Setting};
 use crate::kind::refinery_history::{self, Disagrees};
 use crate::kind::{Kind, Migration};
-use crate::names::{DatabaseName, StepName};
+use crate::names::{DatabaseName, RunId, StepName};
 use crate::outside::postgres::PgError;
 use crate::outside::store::Store;
 use crate::plan::{Plan, Step};
@@ -25,6 +25,7 @@ use crate::world::World;
 use super::copy_step::apply_copy;
 use super::going_on::GoingOn;
 use super::program_step::{self, ProgramFailed};
+use super::ready::Ready;
 use super::survey::{StepState, Survey};
 
 /// Why a step failed.
@@ -107,21 +108,27 @@ pub struct Context<'a> {
     pub journal: &'a Journal,
     /// Where the output of programs is kept.
     pub store: &'a Store,
-    /// Those of each server, as the run found them.
-    roles: BTreeMap<DatabaseName, Vec<String>>,
+    /// Databases that the run may change, as preflight left them.
+    ready: Mutex<BTreeMap<DatabaseName, Ready>>,
     has_ledger: Mutex<BTreeSet<DatabaseName>>,
     ended: Mutex<Ended>,
 }
 
 impl<'a> Context<'a> {
-    /// For a run over what `survey` found.
+    /// For a run over what `survey` found, and preflight made ready.
     #[must_use]
-    pub fn new(world: &'a World, plan: &'a Plan, store: &'a Store, journal: &'a Journal, survey: &Survey) -> Self {
+    pub fn new(
+        world: &'a World,
+        plan: &'a Plan,
+        store: &'a Store,
+        journal: &'a Journal,
+        survey: &Survey,
+        ready: BTreeMap<DatabaseName, Ready>,
+    ) -> Self {
         let has = |name: &&DatabaseName| survey.found(name).is_some_and(|it| it.has_ledger);
         let has_ledger = survey.databases.keys().filter(has).cloned().collect();
-        let roles = |name: &DatabaseName| Some((name.clone(), survey.found(name)?.roles.clone()));
-        let roles = survey.databases.keys().filter_map(roles).collect();
-        Self { world, plan, journal, store, roles, has_ledger: Mutex::new(has_ledger), ended: Mutex::default() }
+        let (ready, has_ledger) = (Mutex::new(ready), Mutex::new(has_ledger));
+        Self { world, plan, journal, store, ready, has_ledger, ended: Mutex::default() }
     }
 
     /// For a run that is taken back.
@@ -131,7 +138,7 @@ impl<'a> Context<'a> {
             plan,
             journal,
             store,
-            roles: BTreeMap::new(),
+            ready: Mutex::default(),
             has_ledger: Mutex::default(),
             ended: Mutex::default(),
         }
@@ -139,7 +146,12 @@ impl<'a> Context<'a> {
 
     /// What our sessions call themselves.
     pub(super) fn application(&self) -> String {
-        format!("migrate {}", self.journal.run())
+        application(self.journal.run())
+    }
+
+    /// Of a database that the run may change, what preflight left.
+    fn ready<T>(&self, database: &DatabaseName, of: impl FnOnce(&mut Ready) -> T) -> Option<T> {
+        self.ready.lock().expect("nobody panics while holding this").get_mut(database).map(of)
     }
 
     pub(super) fn author(&self, step: &Step) -> Author {
@@ -239,7 +251,7 @@ async fn run_one(
 ) -> Result<(), StepError> {
     let begun = Instant::now();
     let (pending, replaced) = (names(step, state), replaced(step, state));
-    let roles = context.roles.get(&step.database).cloned().unwrap_or_default();
+    let roles = context.ready(&step.database, |it| it.roles.clone()).unwrap_or_default();
     let (name, database) = (step.name.clone(), step.database.clone());
     context.journal.write(Fact::StepStart { step: name, database, pending, replaced, roles }).await?;
     let mut mine = Vec::new();
@@ -293,9 +305,20 @@ fn replaced(step: &Step, state: &StepState) -> BTreeMap<String, String> {
 /// An error, and whether the database may have been changed by what failed.
 pub(super) type Partly<T> = Result<T, (StepError, bool)>;
 
+/// What the sessions of a run call themselves.
+pub(super) fn application(run: &RunId) -> String {
+    format!("migrate {run}")
+}
+
+/// The session for a step: the one that preflight left, or a new one.
 pub(super) async fn session<'a>(step: &Step, context: &Context<'a>) -> Partly<Session<'a>> {
-    let url = &context.plan.databases[&step.database].url;
-    let opened = Session::open(url, &context.application()).await;
+    let (url, application) = (&context.plan.databases[&step.database].url, context.application());
+    if let Some(spare) = context.ready(&step.database, Ready::session).flatten()
+        && let Some(session) = spare.into_session(url, &application).await
+    {
+        return Ok(session);
+    }
+    let opened = Session::open(url, &application).await;
     opened.map_err(|source| (StepError::Database { database: step.database.clone(), source }, false))
 }
 
