@@ -181,6 +181,8 @@ impl Store {
     /// # Errors
     /// The URL is of no known kind, or the client cannot be made.
     pub fn open(url: &str, env: &Env) -> Result<Self, StoreError> {
+        // A variable that is empty is one that is not set.
+        let env = &env.iter().filter(|(_, value)| !value.is_empty()).map(|(k, v)| (k.clone(), v.clone())).collect();
         match url.split_once("://") {
             Some(("file", path)) if path.starts_with('/') => Self::folder(url, path),
             Some(("gs", rest)) => Self::bucket(url, rest, |bucket| gcs::client(bucket, env)),

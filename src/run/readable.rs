@@ -28,7 +28,7 @@ pub enum NotReadable {
         code("preflight.identity"),
         help(
             "Set MIGRATE_AGE_IDENTITY_FILE to the file with the identity of one of them. Without one, write `[run] on_failure = \
-             \"halt\"`: a failure then leaves the databases as they are, and `migrate rollback` is run where the identity is."
+             \"halt\"` and no `drill`: a failure then leaves the databases as they are, and `migrate rollback` is run where the identity is."
         )
     )]
     Nobody {

@@ -158,7 +158,7 @@ mod tests {
         assert!(Federated::new(json!({ "type": "authorized_user" })).is_ok_and(|it| it.is_none()));
         assert!(Federated::new(json!([])).is_ok_and(|it| it.is_none()));
         let bad = Federated::new(json!({ "type": "external_account", "audience": "x" }));
-        let said = bad.err().expect("half a configuration").to_string();
+        let said = bad.expect_err("half a configuration").to_string();
         assert!(said.contains("missing field"), "{said}");
     }
 }

@@ -143,7 +143,6 @@ async fn a_file_that_is_none_is_named() {
     scene.world.remove("subject.jwt");
     let config = federation(&format!("{}/_tokens", scene.server.url())).to_string();
     scene.world.file("adc.json", &config.replace("SUBJECT_FILE", "/nowhere/subject.jwt"));
-    scene.world.set("GOOGLE_SERVICE_ACCOUNT_PATH", "");
-    scene.world.unset("GOOGLE_SERVICE_ACCOUNT_PATH");
+    scene.world.set("GOOGLE_SERVICE_ACCOUNT", "");
     scene.refuses(&["gave none", "/nowhere/subject.jwt"]).await;
 }
