@@ -17,6 +17,7 @@ use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio::task::JoinSet;
 
+use super::durable;
 use federated::NoToken;
 
 /// Bytes of the first parts of an upload: the least that stores take, because every part in flight is held in memory, for
@@ -28,6 +29,8 @@ const IN_FLIGHT: usize = 2;
 const READ: u64 = 4 << 20;
 /// A create whose outcome is unknown is looked up and tried again this often.
 const CREATE_ATTEMPTS: u32 = 3;
+/// Objects that are on their way into a bucket at once.
+const CREATED_AT_ONCE: usize = 64;
 
 /// The longest that one request may take, unless the environment says otherwise (`GOOGLE_TIMEOUT`, `AWS_TIMEOUT`).
 const TIMEOUT: &str = "120 seconds";
@@ -252,6 +255,44 @@ impl Store {
         }
     }
 
+    /// Creates many small objects, each as [`Store::put_new`] does, in no order. Where the store is a folder, they are on the
+    /// disk together when this returns, and not one after the other.
+    ///
+    /// # Errors
+    /// As [`Store::put_new`], for the first of them that fails. Others may have been created.
+    pub async fn put_many_new(&self, objects: Vec<(String, Bytes)>) -> Result<(), StoreError> {
+        let left = match self.url.strip_prefix("file://") {
+            Some(root) => self.put_files(root.into(), objects).await?,
+            None => objects,
+        };
+        let put = |(key, content): (String, Bytes)| async move { self.put_new(&key, content).await };
+        stream::iter(left).map(put).buffer_unordered(CREATED_AT_ONCE).try_collect().await
+    }
+
+    /// Those that are there already, and remain to be compared.
+    async fn put_files(
+        &self,
+        root: PathBuf,
+        objects: Vec<(String, Bytes)>,
+    ) -> Result<Vec<(String, Bytes)>, StoreError> {
+        let paths: Vec<Path> = objects.iter().map(|(key, _)| self.path(key)).collect();
+        let work = tokio::task::spawn_blocking(move || {
+            let made = make_files(&root, &paths, &objects).map_err(|source| StoreError::Folder { path: root, source });
+            made.map(|failed| (objects, failed))
+        });
+        let (objects, failed) = work.await.unwrap_or_else(|died| std::panic::resume_unwind(died.into_panic()))?;
+        let mut there = Vec::new();
+        for (at, error) in failed {
+            let (key, content) = &objects[at];
+            if error.kind() != std::io::ErrorKind::AlreadyExists {
+                let source = object_store::Error::Generic { store: "folder", source: Box::new(error) };
+                return Err(self.who.io("write", key)(source));
+            }
+            there.push((key.clone(), content.clone()));
+        }
+        Ok(there)
+    }
+
     /// The whole content of a small object, or none if there is no such object.
     ///
     /// # Errors
@@ -340,6 +381,19 @@ impl Store {
         let who = self.who.clone();
         Ok(Upload { parts, who, key: key.into(), filling: Vec::new(), filled: 0, flying: JoinSet::new(), sent: 0 })
     }
+}
+
+/// As [`durable::create`], by the names that the store has for its files.
+fn make_files(
+    root: &std::path::Path,
+    paths: &[Path],
+    objects: &[(String, Bytes)],
+) -> std::io::Result<Vec<(usize, std::io::Error)>> {
+    let root = std::fs::canonicalize(root)?;
+    let folder = LocalFileSystem::new_with_prefix(&root)?;
+    let contents = objects.iter().map(|(_, content)| content.as_ref());
+    let file = |(path, content)| Ok((folder.path_to_filesystem(path)?, content));
+    durable::create(&root, &paths.iter().zip(contents).map(file).collect::<std::io::Result<Vec<_>>>()?)
 }
 
 /// Whose credentials the store is reached with, in the words of a message.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use futures::stream::{self, StreamExt};
 use miette::Diagnostic;
 
 use crate::event::{Event, Stage};
@@ -13,13 +12,14 @@ use crate::journal::{self, Journal, JournalError};
 use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
 use crate::outside::interrupt::Interrupted;
-use crate::outside::store::Store;
+use crate::outside::store::{Store, StoreError};
 use crate::plan::{Database, OnFailure, Plan, When};
 use crate::verify::{self, CheckResult, ChecksFailed};
 use crate::world::World;
 
 use super::doctor;
 use super::going_on::settled;
+use super::keep::{self, Keeping};
 use super::lock::{LockError, Locks};
 use super::readable;
 use super::ready::Ready;
@@ -27,12 +27,8 @@ use super::report::RunReport;
 use super::rollback::{self, Request, Way};
 use super::saved::SavedPlan;
 use super::snapshots;
-use super::step::{self, Context};
+use super::step::{self, Context, Ended};
 use super::survey::{Sessions, Survey, look_through};
-
-/// Files that are on their way into the store at once. Each is a create that waits for the disk, or for the bucket: on a disk
-/// those that wait together are written together.
-const KEPT_AT_ONCE: usize = 64;
 
 /// What the operator asked for.
 #[derive(Debug, Clone, Default)]
@@ -187,14 +183,31 @@ impl Release<'_> {
         for database in databases(self.plan, self.options) {
             report.database(&database.name);
         }
-        self.before_changes(locks, report).await?;
-        self.world.tell(Event::Stage(Stage::Migrations));
-        let context = Context::new(self.world, self.plan, self.store, self.journal, self.survey, ready);
-        let ended = step::run_all(context, self.survey).await;
+        let (files, kept) = Keeping::new(self.store, self.journal.run(), self.plan, self.survey);
+        let work = async {
+            self.before_changes(locks, report).await?;
+            self.world.tell(Event::Stage(Stage::Migrations));
+            let context = Context::new(self.world, self.plan, self.store, self.journal, self.survey, ready, kept);
+            Ok(step::run_all(context, self.survey).await)
+        };
+        let (kept, ended) = futures::join!(files.keep(), work);
+        self.after_changes(kept, ended?, report).await
+    }
+
+    /// What follows the migrations, however they ended.
+    async fn after_changes(
+        &self,
+        kept: Result<(), StoreError>,
+        ended: Ended,
+        report: &mut RunReport,
+    ) -> Result<(), Failure> {
         for (database, ..) in &ended.applied {
             report.database(database).applied += 1;
         }
         if let Some(error) = ended.failed {
+            return Err(self.settle(Box::new(error), ended.changed, report).await);
+        }
+        if let Err(error) = kept {
             return Err(self.settle(Box::new(error), ended.changed, report).await);
         }
         if ended.cut_short {
@@ -214,10 +227,11 @@ impl Release<'_> {
         Ok(())
     }
 
-    /// Everything up to the first change: what is kept in the store, and the snapshots.
+    /// Everything up to the first change: the plan is kept in the store, and the snapshots.
     async fn before_changes(&self, locks: &mut Locks, report: &mut RunReport) -> Result<(), Failure> {
         let prepared = async {
-            self.keep().await.or_fail()?;
+            let run = self.journal.run();
+            keep::plan(self.store, run, self.plan, self.options.saved.as_ref()).await.or_fail()?;
             if self.options.no_snapshot.is_none() {
                 let databases = self.survey.databases_at_risk(self.plan);
                 let taken = snapshots::take_all(self.world, self.store, self.journal, self.plan, &databases).await;
@@ -238,31 +252,6 @@ impl Release<'_> {
         // Nothing was changed: a journal without an end would be wrong about nothing else.
         let _ = self.end(Outcome::Failed, Some(failure.error.to_string())).await;
         Err(failure)
-    }
-
-    /// The plan and every file that is about to be applied, with its way back: a rollback next week, from another machine
-    /// and another commit, has what this run had.
-    async fn keep(&self) -> Result<(), JournalError> {
-        let folder = journal::folder(self.journal.run());
-        self.store.put_new(&format!("{folder}/plan.toml"), self.plan.text.clone()).await?;
-        if let Some(saved) = &self.options.saved {
-            self.store.put_new(&format!("{folder}/saved-plan.json"), saved.text.clone()).await?;
-        }
-        let mut files = Vec::new();
-        for step in &self.plan.steps {
-            let Some(state) = self.survey.steps.get(&step.name) else { continue };
-            for index in &state.pending {
-                let it = &state.migrations(step)[*index];
-                let key = format!("{folder}/migrations/{}/{}", step.name, it.name);
-                files.push((format!("{key}.{}", step.kind.file_ending()), it.up.clone()));
-                files.extend(it.down.as_ref().map(|down| (format!("{key}.down.sql"), down.text.clone())));
-                let replaced = state.replaced.get(index).and_then(|it| it.text.clone());
-                files.extend(replaced.map(|text| (format!("{key}.before.sql"), text)));
-            }
-        }
-        let kept = stream::iter(files).map(|(key, text)| async move { self.store.put_new(&key, text).await });
-        kept.buffer_unordered(KEPT_AT_ONCE).collect::<Vec<_>>().await.into_iter().collect::<Result<(), _>>()?;
-        Ok(())
     }
 
     async fn record(&self, checked: &[CheckResult]) -> Result<(), Box<dyn Diagnostic + Send + Sync>> {

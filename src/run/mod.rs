@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod drift;
 pub mod edges;
 pub mod going_on;
+mod keep;
 pub mod lock;
 pub mod mend;
 mod needs;

@@ -351,7 +351,9 @@ async fn rendered(
         context.store.put_new(&key, file.up.clone()).await.map_err(|it| (StepError::Journal(it.into()), false))?;
         files.push(file);
     }
-    apply_files(context, step, &files.iter().collect::<Vec<_>>(), &BTreeMap::new(), stop, mine).await
+    // All of the step was kept before it began.
+    let files: Vec<_> = files.iter().map(|it| (0, it)).collect();
+    apply_files(context, step, &files, &BTreeMap::new(), stop, mine).await
 }
 
 /// Alembic goes to its head by itself; `alembic_version` tells how far it got, and the ledger follows it.
