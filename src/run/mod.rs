@@ -13,6 +13,7 @@ pub mod lock;
 pub mod mend;
 mod needs;
 pub mod program_step;
+pub mod readable;
 pub mod ready;
 pub mod recover;
 pub mod repair_index;
