@@ -34,6 +34,24 @@ pub enum Event {
         /// How long it took.
         seconds: f64,
     },
+    /// A warm copy of a database is being made: its sessions are ended, and new ones wait.
+    StandbyBegan {
+        /// The database.
+        database: DatabaseName,
+        /// Bytes to be copied.
+        bytes: u64,
+    },
+    /// It is there.
+    StandbyMade {
+        /// The database.
+        database: DatabaseName,
+        /// Its name on the server.
+        standby: String,
+        /// Bytes on disk.
+        bytes: u64,
+        /// How long the database could not be reached.
+        seconds: f64,
+    },
     /// A migration is committed with its ledger row.
     MigrationApplied {
         /// The database.
@@ -187,6 +205,8 @@ pub enum Stage {
     Snapshots,
     /// The snapshots are restored into scratch databases and compared.
     Drill,
+    /// Databases are copied on their servers, for the way back.
+    Standbys,
     /// Applying.
     Migrations,
     /// Checks after.

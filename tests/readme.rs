@@ -135,7 +135,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
     let checks = ["sql", "http", "command", "git"].map(|it| ("kind = \"sync\"".to_owned(), format!("kind = \"{it}\"")));
     let rest = [
         ("freeze = \"none\"", "freeze = \"read_only\""),
-        ("standby = false", "standby = true"),
         ("url = \"${MIGRATE_STORE}\"", "url = \"s3://bucket/prefix\""),
     ];
     let rest = rest.map(|(from, to)| (from.to_owned(), to.to_owned()));

@@ -73,7 +73,7 @@ pub enum Command {
     Plan(PlanArgs),
     /// Carry the release: snapshots, migrations, checks; on failure, back
     Apply(ApplyArgs),
-    /// Take the databases that a run changed back: to their snapshots, or by undoing its migrations
+    /// Take the databases that a run changed back: to their standbys or snapshots, or by undoing its migrations
     Rollback(RollbackArgs),
     /// Show what each database has, lacks, and which run was the last
     Status,
@@ -163,10 +163,12 @@ pub struct RollbackArgs {
 /// `rollback --via`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Via {
-    /// The snapshot.
+    /// Of each database, the cheapest that is proven for this run: the standby, else the snapshot.
     Auto,
     /// Undo the run's migrations, the last one first: what was written since stays.
     Down,
+    /// Exchange for the warm copy that was made before the first change: seconds, whatever the size.
+    Standby,
     /// Restore beside, then exchange.
     Snapshot,
 }

@@ -134,6 +134,7 @@ fn stage(stage: Stage) -> &'static str {
         Stage::Gates => "Checking what must hold before",
         Stage::Snapshots => "Taking snapshots",
         Stage::Drill => "Restoring the snapshots in a drill",
+        Stage::Standbys => "Copying databases on their servers, for the way back",
         Stage::Migrations => "Applying",
         Stage::Checks => "Checking what must hold after",
         Stage::Verification => "Rolling back: reading the archives",
@@ -154,6 +155,12 @@ fn line(event: &Event) -> Option<String> {
             bytes(*stored_bytes),
             seconds(*took)
         ),
+        Event::StandbyBegan { database, bytes: size } => {
+            format!("  {database}: ending its sessions and copying {}; new ones wait for the copy", bytes(*size))
+        }
+        Event::StandbyMade { database, standby, bytes: size, seconds: took } => {
+            format!("  {database}: {} copied as {standby}, unreachable for {}", bytes(*size), seconds(*took))
+        }
         Event::MigrationApplied { database, step, name, seconds: took } => {
             format!("  {database}: applied {step}/{name} in {}", seconds(*took))
         }

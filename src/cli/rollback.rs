@@ -12,6 +12,7 @@ use crate::names::DatabaseName;
 use crate::outside::clock;
 use crate::outside::store::Store;
 use crate::plan::Plan;
+use crate::run::choose::Asked;
 use crate::run::report::RunReport;
 use crate::run::rollback::{
     Down, Prospect, Prospects, Request, RollbackError, Way, give_up, no_later_run, prospects, rollback,
@@ -42,7 +43,9 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
     let checkout = plan.clone();
     let plan = stored_plan(context, &store, &state, only.as_ref(), plan).await?;
     let way = match args.via {
-        Via::Auto | Via::Snapshot => Way::Snapshot,
+        Via::Auto => Way::Exchange(Asked::Auto),
+        Via::Standby => Way::Exchange(Asked::Standby),
+        Via::Snapshot => Way::Exchange(Asked::Snapshot),
         Via::Down => Way::Down(Down { plan: &plan, checkout: checkout.as_ref() }),
     };
     let request = Request { state: &state, way, only: only.as_ref(), why: "request", message: None };
@@ -103,7 +106,7 @@ fn nothing(context: &Context<'_>, state: &RunState) -> Ended {
     for (name, it) in &state.databases {
         if let Restore::Swapped(swap) = &it.restore {
             let line = report.database(name);
-            (line.rolled_back, line.via, line.kept_as) = (true, Some("snapshot"), Some(swap.kept_as.clone()));
+            (line.rolled_back, line.via, line.kept_as) = (true, Some(it.via(swap)), Some(swap.kept_as.clone()));
         } else if it.undone {
             let line = report.database(name);
             (line.rolled_back, line.via) = (true, Some("down"));
@@ -121,7 +124,7 @@ fn dry(context: &Context<'_>, state: &RunState, ahead: &Prospects) -> Ended {
     if context.console.json {
         let mut document = json!({ "run": state.run, "target": state.target, "dry_run": true });
         match ahead {
-            Prospects::Snapshot(all) => document["databases"] = json!(all),
+            Prospects::Exchange(all) => document["databases"] = json!(all),
             Prospects::Down(ahead) => {
                 document["databases"] = ahead.databases.iter().map(|name| database(state, ahead, name)).collect();
                 document["undo"] = json!(ahead.units);
@@ -146,7 +149,7 @@ fn text(state: &RunState, ahead: &Prospects) -> String {
         text += "  No database is changed by it; it will be closed as rolled back.\n";
     }
     text + &match ahead {
-        Prospects::Snapshot(all) => restores(all),
+        Prospects::Exchange(all) => exchanges(all),
         Prospects::Down(ahead) => undoes(ahead),
     }
 }
@@ -162,25 +165,27 @@ fn undoes(ahead: &Ahead) -> String {
     text
 }
 
-fn restores(ahead: &[Prospect]) -> String {
+fn exchanges(ahead: &[Prospect]) -> String {
     let mut text = String::new();
     for it in ahead {
         let kept = match &it.kept_as {
             Some(kept) => format!("what was written since then will be only in {kept}, which is kept"),
             None => "the database is gone, and what was written since then with it".into(),
         };
-        text += &format!(
-            "  {} ({}): restore the snapshot of {}, {} rows, {} to read, {} to write;\n    {};\n    {kept}\n",
-            it.name,
-            it.dbname,
-            clock::readable(it.taken_at),
-            count(it.rows),
-            bytes(it.stored_bytes),
-            bytes(it.bytes),
-            measured(it.drilled.as_ref()),
-        );
+        text += &format!("  {} ({}): {};\n    {};\n    {kept}\n", it.name, it.dbname, what(it), it.why);
     }
     text
+}
+
+/// What would be done.
+fn what(it: &Prospect) -> String {
+    let at = clock::readable(it.taken_at);
+    let (Some(rows), Some(stored)) = (it.rows, it.stored_bytes) else {
+        return format!("exchange it for its standby of {at}, {}", bytes(it.bytes));
+    };
+    let (rows, stored, all) = (count(rows), bytes(stored), bytes(it.bytes));
+    let measured = measured(it.drilled.as_ref());
+    format!("restore the snapshot of {at}, {rows} rows, {stored} to read, {all} to write;\n    {measured}")
 }
 
 /// How long a restore takes, as far as it was measured.

@@ -18,12 +18,8 @@ use crate::outside::url::DatabaseUrl;
 /// Words of the plan that this version does not carry out. Kinds of steps and checks are refused where they are read, before
 /// their keys, through [`unsupported`] too.
 pub(super) fn supported(plan: &PlanFile) -> Result<(), PlanError> {
-    let refuse = |span, what: &str| Err(unsupported(&plan.source, span, what.to_owned()));
-    if let Some(word) = plan.run.freeze.as_ref().filter(|it| *it.get_ref() == FreezeWord::ReadOnly) {
-        return refuse(word.span(), "`freeze = \"read_only\"`");
-    }
-    match plan.databases.values().filter_map(|(_, it)| it.standby.as_ref()).find(|it| *it.get_ref()) {
-        Some(standby) => refuse(standby.span(), "`standby = true`"),
+    match plan.run.freeze.as_ref().filter(|it| *it.get_ref() == FreezeWord::ReadOnly) {
+        Some(word) => Err(unsupported(&plan.source, word.span(), "`freeze = \"read_only\"`".to_owned())),
         None => Ok(()),
     }
 }

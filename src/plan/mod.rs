@@ -158,6 +158,8 @@ pub struct Database {
     pub owner: Option<String>,
     /// Extensions that must be available.
     pub extensions: Vec<String>,
+    /// Whether a warm copy of it is made before the first change. Its applications are cut off for as long as that takes.
+    pub standby: bool,
 }
 
 /// `[[steps]]`: the migrations of one source on one database, or a copy between two.

@@ -92,7 +92,8 @@ pub(super) struct DatabaseTable {
     pub(super) owner: Option<String>,
     #[serde(default)]
     pub(super) extensions: Vec<String>,
-    pub(super) standby: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub(super) standby: bool,
 }
 
 /// What every step has, and what only its kind has.

@@ -141,7 +141,6 @@ fn the_form_of_the_file() {
 fn words_of_the_contract_that_are_not_built_yet() {
     check("[store]\nurl = \"s3://bucket\"", "7: a store at `s3://` is not supported by this version of migrate");
     check("[run]\nfreeze = \"read_only\"", "7: `freeze = \"read_only\"` is not supported by this version of migrate");
-    check("[databases.a]\nstandby = true", "7: `standby = true` is not supported by this version of migrate");
     for kind in ["sql", "http", "command", "git"] {
         let expected = format!("8: a check of kind `{kind}` is not supported by this version of migrate");
         check(&format!("[[checks]]\nname = \"x\"\nkind = \"{kind}\"\nurl = \"https://example.org\""), &expected);

@@ -18,6 +18,7 @@ use crate::plan::{Database, OnFailure, Plan, When};
 use crate::verify::{self, CheckResult, ChecksFailed};
 use crate::world::World;
 
+use super::choose::Asked;
 use super::doctor;
 use super::going_on::survey_locked;
 use super::lock::{LockError, Locks};
@@ -25,6 +26,7 @@ use super::report::RunReport;
 use super::rollback::{self, Request, Way};
 use super::saved::SavedPlan;
 use super::snapshots;
+use super::standby;
 use super::step::{self, Context};
 use super::survey::{self, Survey};
 
@@ -201,12 +203,12 @@ impl Release<'_> {
         Ok(())
     }
 
-    /// Everything up to the first change: what is kept in the store, and the snapshots.
+    /// Everything up to the first change: what is kept in the store, the snapshots, and, as the last of all, the warm copies.
     async fn before_changes(&self, locks: &mut Locks, report: &mut RunReport) -> Result<(), Failure> {
+        let databases = self.survey.databases_at_risk(self.plan);
         let prepared = async {
             self.keep().await.or_fail()?;
             if self.options.no_snapshot.is_none() {
-                let databases = self.survey.databases_at_risk(self.plan);
                 let taken = snapshots::take_all(self.world, self.store, self.journal, self.plan, &databases).await;
                 report.snapshots = taken.map_err(snapshots::failure)?;
                 if self.plan.run.drill {
@@ -214,6 +216,8 @@ impl Release<'_> {
                     drilled.map_err(snapshots::failure)?;
                 }
             }
+            let copied = standby::make_all(self.world, self.journal, &databases, report).await;
+            copied.map_err(standby::failure)?;
             locks.still_held().await.or_blame(Blame::Busy)?;
             if self.world.interrupt.requested() {
                 return Err(Failure::untouched(Blame::Interrupted, Interrupted));
@@ -303,7 +307,8 @@ impl Release<'_> {
     /// A rollback a second after the failure is the same code as one next week: it begins from the journal.
     async fn take_back(&self, why: &str, report: &mut RunReport) -> Result<Vec<DatabaseName>, Failure> {
         let state = journal::state(self.store, self.journal.run()).await.or_fail()?;
-        let request = Request { state: &state, way: Way::Snapshot, only: None, why: "failure", message: Some(why) };
+        let way = Way::Exchange(Asked::Auto);
+        let request = Request { state: &state, way, only: None, why: "failure", message: Some(why) };
         rollback::carry_back(self.world, self.store, self.journal, &self.plan.databases, &request, report).await
     }
 

@@ -3,6 +3,7 @@
 pub mod apply;
 mod back;
 pub mod baseline;
+pub mod choose;
 mod copy_step;
 pub mod doctor;
 pub mod drift;
@@ -17,6 +18,7 @@ mod roles;
 pub mod rollback;
 pub mod saved;
 pub mod snapshots;
+pub mod standby;
 pub mod step;
 mod subject;
 pub mod survey;

@@ -21,6 +21,9 @@ pub struct RunReport {
     pub databases: Vec<DatabaseReport>,
     /// Each snapshot that was taken.
     pub snapshots: Vec<SnapshotReport>,
+    /// Each warm copy that was made.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub standbys: Vec<StandbyReport>,
     /// Each check that was made.
     pub checks: Vec<CheckResult>,
     /// What a person should know.
@@ -43,12 +46,25 @@ pub struct DatabaseReport {
     pub applied: u64,
     /// Whether it was taken back.
     pub rolled_back: bool,
-    /// How: `snapshot`, `down`.
+    /// How: `standby`, `snapshot`, `down`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via: Option<&'static str>,
     /// The name on the server under which the replaced database is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept_as: Option<String>,
+}
+
+/// One warm copy.
+#[derive(Debug, Clone, Serialize)]
+pub struct StandbyReport {
+    /// The database.
+    pub database: DatabaseName,
+    /// The copy's name on the server.
+    pub dbname: String,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// How long it took, and the database could not be reached.
+    pub seconds: f64,
 }
 
 /// One snapshot.
@@ -88,6 +104,7 @@ impl RunReport {
             outcome: None,
             databases: Vec::new(),
             snapshots: Vec::new(),
+            standbys: Vec::new(),
             checks: Vec::new(),
             notes: Vec::new(),
             seconds: 0.0,

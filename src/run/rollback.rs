@@ -1,7 +1,7 @@
 //! The story of `rollback`, whichever way: lock, read the journal anew, carry the databases back. It begins from the journal
 //! and from nothing else, whether a second after a failure or next week. By snapshot (`back.rs`) archives are proven, restored
 //! beside the live databases, and all databases of a server exchanged at once; by down scripts (`undo.rs`) each migration is
-//! undone where it is.
+//! undone where it is. By standby, the warm copy that was made before the first change is what the exchange puts in place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::failure::{Aftermath, Blame, Failure, OrFail, list};
 use crate::journal::entry::{Fact, Outcome};
-use crate::journal::state::RunState;
+use crate::journal::state::{RunState, Standby};
 use crate::journal::{self, Journal, JournalError};
 use crate::names::{DatabaseName, RunId};
 use crate::outside::interrupt::Interrupted;
@@ -18,13 +18,14 @@ use crate::outside::postgres::{PgError, database_oid};
 use crate::outside::store::Store;
 use crate::plan::{Database, Plan};
 use crate::snapshot::SnapshotError;
-use crate::snapshot::drill::{self, Drilled};
+use crate::snapshot::drill::Drilled;
 use crate::snapshot::restore::name_beside;
 use crate::snapshot::swap::SwapError;
 use crate::world::World;
 
 use super::apply::refused;
-use super::back::Back;
+use super::back::{Back, Found};
+use super::choose::{Asked, Exchange};
 use super::lock::Locks;
 use super::report::RunReport;
 use super::subject::{Subject, failed};
@@ -86,6 +87,18 @@ pub enum RollbackError {
         /// The version that wrote it.
         version: String,
     },
+    /// There is no warm copy.
+    #[error("run {run} has no standby to go back to: {why}")]
+    #[diagnostic(
+        code("rollback.no_standby"),
+        help("`migrate rollback {run}` takes each database back by what there is; `--dry-run` says by what.")
+    )]
+    NoStandby {
+        /// The run.
+        run: RunId,
+        /// Each database with the reason.
+        why: String,
+    },
     /// The plan has no such database.
     #[error("the run has no database `{database}`")]
     #[diagnostic(code("rollback.unknown_database"), help("It has {known}."))]
@@ -143,8 +156,8 @@ impl RollbackError {
 /// The way back.
 #[derive(Debug, Clone, Copy)]
 pub enum Way<'a> {
-    /// Databases are restored from their snapshots.
-    Snapshot,
+    /// Databases are exchanged: each for its warm copy, or for one restored from its snapshot.
+    Exchange(Asked),
     /// Migrations are undone by their down scripts.
     Down(Down<'a>),
 }
@@ -176,8 +189,8 @@ pub struct Request<'a> {
 /// What a rollback would do.
 #[derive(Debug, Clone)]
 pub enum Prospects {
-    /// Restore these databases.
-    Snapshot(Vec<Prospect>),
+    /// Exchange these databases.
+    Exchange(Vec<Prospect>),
     /// Undo these migrations.
     Down(Ahead),
 }
@@ -187,29 +200,33 @@ impl Prospects {
     #[must_use]
     pub fn names(&self) -> Vec<&DatabaseName> {
         match self {
-            Self::Snapshot(all) => all.iter().map(|it| &it.name).collect(),
+            Self::Exchange(all) => all.iter().map(|it| &it.name).collect(),
             Self::Down(ahead) => ahead.databases.iter().collect(),
         }
     }
 }
 
-/// What a rollback by snapshot would do to one database.
+/// What a rollback by standby or snapshot would do to one database.
 #[derive(Debug, Clone, Serialize)]
 pub struct Prospect {
     /// The database.
     pub name: DatabaseName,
     /// Its name on the server.
     pub dbname: String,
-    /// The way: `snapshot`.
+    /// The way: `standby`, `snapshot`.
     pub via: &'static str,
-    /// When the snapshot was taken: what was written since will be in the kept database alone.
+    /// Why this one.
+    pub why: String,
+    /// When the copy or the snapshot was taken: what was written since will be in the kept database alone.
     pub taken_at: chrono::DateTime<chrono::Utc>,
-    /// Uncompressed.
+    /// Of the copy on disk; of the snapshot, uncompressed.
     pub bytes: u64,
     /// To be read from the store.
-    pub stored_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored_bytes: Option<u64>,
     /// Rows to be restored.
-    pub rows: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
     /// What its latest drill found; none, if it was never drilled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drilled: Option<Drilled>,
@@ -282,31 +299,42 @@ pub async fn prospects(
 ) -> Result<Prospects, RollbackError> {
     let subject = Subject { databases, state: request.state };
     match request.way {
-        Way::Snapshot => by_snapshot(&Back { store, subject }, request).await.map(Prospects::Snapshot),
+        Way::Exchange(asked) => by_exchange(&Back { store, subject, asked }, request).await.map(Prospects::Exchange),
         Way::Down(down) => Ok(Prospects::Down(Undo::new(world, store, subject, down).look(request.only).await?)),
     }
 }
 
-async fn by_snapshot(back: &Back<'_>, request: &Request<'_>) -> Result<Vec<Prospect>, RollbackError> {
-    let names = back.to_restore(request.only).await?;
+async fn by_exchange(back: &Back<'_>, request: &Request<'_>) -> Result<Vec<Prospect>, RollbackError> {
     let mut prospects = Vec::new();
-    for name in &names {
-        let manifest = back.manifest(name).await?;
-        let it = &request.state.databases[name].identity;
-        let live = database_oid(&mut back.subject.maintenance(name).await?, &it.dbname).await.map_err(failed(name))?;
-        prospects.push(Prospect {
-            name: name.clone(),
-            dbname: it.dbname.clone(),
-            via: "snapshot",
-            taken_at: manifest.taken_at,
-            bytes: manifest.bytes(),
-            stored_bytes: manifest.stored_bytes(),
-            rows: manifest.rows(),
-            drilled: drill::latest(back.store, &request.state.run, name).await?,
-            kept_as: live.map(|_| name_beside(&it.dbname, "replaced", &request.state.run)),
-        });
+    for found in back.find_ways(request.only, true).await? {
+        prospects.push(prospect(back, found).await?);
     }
     Ok(prospects)
+}
+
+async fn prospect(back: &Back<'_>, found: Found<'_>) -> Result<Prospect, RollbackError> {
+    let (name, it) = (&found.state.identity.name, &found.state.identity);
+    let live = database_oid(&mut back.subject.maintenance(name).await?, &it.dbname).await.map_err(failed(name))?;
+    let (way, why) = (found.choice.way, found.choice.why);
+    let (taken_at, bytes, stored_bytes, rows) = match (way, &found.state.standby) {
+        (Exchange::Standby, Standby::Made(copy)) => (copy.at, copy.bytes, None, None),
+        _ => {
+            let manifest = back.manifest(name).await?;
+            (manifest.taken_at, manifest.bytes(), Some(manifest.stored_bytes()), Some(manifest.rows()))
+        }
+    };
+    Ok(Prospect {
+        name: name.clone(),
+        dbname: it.dbname.clone(),
+        via: way.word(),
+        why,
+        taken_at,
+        bytes,
+        stored_bytes,
+        rows,
+        drilled: found.drilled,
+        kept_as: live.map(|_| name_beside(&it.dbname, "replaced", &back.subject.state.run)),
+    })
 }
 
 /// Refuses if a later release changed what this one changed.
@@ -355,7 +383,7 @@ pub async fn carry_back(
         }
     }
     let result = match request.way {
-        Way::Snapshot => Back { store, subject }.carry(world, journal, request, report).await,
+        Way::Exchange(asked) => Back { store, subject, asked }.carry(world, journal, request, report).await,
         Way::Down(down) => Undo::new(world, store, subject, down).carry(journal, request, report).await,
     };
     result.map_err(|error| left(request.state, report, error))

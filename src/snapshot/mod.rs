@@ -8,11 +8,13 @@ pub mod elsewhere;
 mod fill;
 mod inventory;
 pub mod manifest;
+mod obstacles;
 pub mod parts;
 mod passing;
 pub mod prove;
 pub mod prune;
 pub mod restore;
+pub mod standby;
 pub mod swap;
 
 use crate::journal::{self, JournalError};

@@ -6,6 +6,7 @@ mod down_stops;
 mod properties;
 mod refusals;
 mod sessions;
+pub(crate) mod standby;
 
 use crate::world::TestWorld;
 
