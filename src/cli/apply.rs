@@ -138,12 +138,14 @@ pub fn text(report: &RunReport) -> String {
         text += &format!("  {}: {} applied{back}\n", it.name, it.applied);
     }
     if report.databases.iter().any(|it| it.kept_as.is_some()) {
-        text += "  Replaced databases take up disk space until you drop them: DROP DATABASE \"…\".\n";
+        text += "  Replaced databases take up disk space until you drop them: `migrate snapshot prune --replaced`.\n";
     }
     for it in &report.standbys {
         let (size, took) = (bytes(it.bytes), seconds(it.seconds));
-        text +=
-            &format!("  {}: standby {}, {size}, copied in {took}, kept until it is dropped\n", it.database, it.dbname);
+        text += &format!(
+            "  {}: standby {}, {size}, copied in {took}, kept until `migrate snapshot prune --replaced`\n",
+            it.database, it.dbname
+        );
     }
     for it in &report.checks {
         text += &format!("  check {}: {}, {}\n", it.name, it.outcome, it.detail);

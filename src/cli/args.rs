@@ -222,8 +222,11 @@ pub enum SnapshotCommand {
         #[arg(long)]
         no_owner: bool,
     },
-    /// Remove the snapshots that `[store] retention` does not keep
+    /// Remove the snapshots that `[store] retention` does not keep; with --replaced, drop what was left on the servers instead
     Prune {
+        /// Drop replaced databases and standbys of finished runs, and no snapshot
+        #[arg(long)]
+        replaced: bool,
         /// Show what would go, and remove nothing
         #[arg(long)]
         dry_run: bool,

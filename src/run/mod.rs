@@ -13,6 +13,7 @@ pub mod lock;
 pub mod mend;
 pub mod program_step;
 pub mod repair_index;
+pub mod replaced;
 pub mod report;
 mod roles;
 pub mod rollback;

@@ -5,6 +5,7 @@ mod down;
 mod down_stops;
 mod properties;
 mod refusals;
+mod replaced;
 mod sessions;
 pub(crate) mod standby;
 
