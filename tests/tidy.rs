@@ -136,6 +136,7 @@ fn what_is_called_pure_does_nothing() {
             "kind/next.rs",
             "kind/decide.rs",
             "run/choose.rs",
+            "run/loss/split.rs",
         ],
         &effects,
     );

@@ -1,5 +1,7 @@
 //! `migrate rollback`: from the journal and the store; the plan file is needed only to find the store.
 
+mod price;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
@@ -15,7 +17,7 @@ use crate::plan::Plan;
 use crate::run::choose::Asked;
 use crate::run::report::RunReport;
 use crate::run::rollback::{
-    Down, Prospect, Prospects, Request, RollbackError, Way, give_up, no_later_run, prospects, rollback,
+    Down, Look, Prospect, Prospects, Request, RollbackError, Way, give_up, no_later_run, prospects, rollback,
 };
 use crate::run::undo::Ahead;
 use crate::snapshot::drill::Drilled;
@@ -49,7 +51,11 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
         Via::Down => Way::Down(Down { plan: &plan, checkout: checkout.as_ref() }),
     };
     let request = Request { state: &state, way, only: only.as_ref(), why: "request", message: None };
-    let ahead = match prospects(context.world, &store, &plan.databases, &request).await {
+    let look = match args.yes && !args.dry_run {
+        true => Look::Ways,
+        false => Look::Price(Down { plan: &plan, checkout: checkout.as_ref() }),
+    };
+    let ahead = match prospects(context.world, &store, &plan.databases, &request, look).await {
         Ok(ahead) => ahead,
         Err(error) => {
             if matches!(error, RollbackError::NoSnapshot { .. }) && state.outcome.is_none() && !args.dry_run {
@@ -173,6 +179,7 @@ fn exchanges(ahead: &[Prospect]) -> String {
             None => "the database is gone, and what was written since then with it".into(),
         };
         text += &format!("  {} ({}): {};\n    {};\n    {kept}\n", it.name, it.dbname, what(it), it.why);
+        text += &it.price.as_ref().map(price::text).unwrap_or_default();
     }
     text
 }

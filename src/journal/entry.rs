@@ -117,7 +117,7 @@ pub enum Fact {
         bytes: u64,
         /// How long it took, and the database could not be reached.
         seconds: f64,
-        /// `pg_current_snapshot()` before the copy: what is not visible in it was written later.
+        /// `txid_current_snapshot()` before the copy: what is not visible in it was written later.
         horizon: String,
     },
     /// A step is about to change its database.

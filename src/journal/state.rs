@@ -127,7 +127,7 @@ pub struct WarmCopy {
     pub bytes: u64,
     /// How long it took to make.
     pub seconds: f64,
-    /// `pg_current_snapshot()` before it was made.
+    /// `txid_current_snapshot()` before it was made.
     pub horizon: String,
     /// When it was there.
     pub at: DateTime<Utc>,

@@ -128,7 +128,7 @@ impl<'a> Back<'a> {
         RollbackError::NoSnapshot { run, database, reason }
     }
 
-    async fn see_standby(&self, it: &DatabaseState) -> Result<StandbySeen, RollbackError> {
+    pub(super) async fn see_standby(&self, it: &DatabaseState) -> Result<StandbySeen, RollbackError> {
         let copy = match &it.standby {
             Standby::None => return Ok(StandbySeen::None),
             Standby::Begun(_) => return Ok(StandbySeen::Unfinished),
@@ -268,7 +268,7 @@ impl<'a> Back<'a> {
 }
 
 /// What is known of the snapshot of a database.
-fn see_snapshot(it: &DatabaseState, drilled: Option<&Drilled>) -> SnapshotSeen {
+pub(super) fn see_snapshot(it: &DatabaseState, drilled: Option<&Drilled>) -> SnapshotSeen {
     match drilled {
         _ if !it.snapshot => SnapshotSeen::None,
         None => SnapshotSeen::NotDrilled,

@@ -27,6 +27,8 @@ use super::apply::refused;
 use super::back::{Back, Found};
 use super::choose::{Asked, Exchange};
 use super::lock::Locks;
+use super::loss::Loss;
+use super::price::{self, Offer, Time};
 use super::report::RunReport;
 use super::subject::{Subject, failed};
 use super::undo::{Ahead, Undo, UndoError};
@@ -232,6 +234,34 @@ pub struct Prospect {
     pub drilled: Option<Drilled>,
     /// The name under which the replaced database will be kept; none if somebody has dropped it.
     pub kept_as: Option<String>,
+    /// What it costs, where that was asked for.
+    #[serde(flatten)]
+    pub price: Option<Price>,
+}
+
+/// What it costs to take one database back.
+#[derive(Debug, Clone, Serialize)]
+pub struct Price {
+    /// From the first byte read to the end of the exchange. Databases are restored side by side.
+    pub takes: Time,
+    /// How long it cannot be reached.
+    pub unreachable: Time,
+    /// What was written since, which will be in the replaced database alone; none if there is none, or it cannot be looked at.
+    pub lost: Option<Loss>,
+    /// Why what would be lost is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_unknown: Option<String>,
+    /// Every way, side by side.
+    pub options: Vec<Offer>,
+}
+
+/// How closely a rollback is looked at beforehand.
+#[derive(Debug, Clone, Copy)]
+pub enum Look<'a> {
+    /// Which databases, by which way: a person who said yes already does not wait for more.
+    Ways,
+    /// What each would cost as well, and what the down scripts would do.
+    Price(Down<'a>),
 }
 
 /// `migrate rollback` of a run that nobody else is working on.
@@ -296,10 +326,19 @@ pub async fn prospects(
     store: &Store,
     databases: &BTreeMap<DatabaseName, Database>,
     request: &Request<'_>,
+    look: Look<'_>,
 ) -> Result<Prospects, RollbackError> {
     let subject = Subject { databases, state: request.state };
     match request.way {
-        Way::Exchange(asked) => by_exchange(&Back { store, subject, asked }, request).await.map(Prospects::Exchange),
+        Way::Exchange(asked) => {
+            let back = Back { store, subject, asked };
+            let mut all = by_exchange(&back, request).await?;
+            if let Look::Price(down) = look {
+                let undo = Undo::new(world, store, subject, down);
+                all = price::of_all(&back, &undo, request, all).await?;
+            }
+            Ok(Prospects::Exchange(all))
+        }
         Way::Down(down) => Ok(Prospects::Down(Undo::new(world, store, subject, down).look(request.only).await?)),
     }
 }
@@ -334,6 +373,7 @@ async fn prospect(back: &Back<'_>, found: Found<'_>) -> Result<Prospect, Rollbac
         rows,
         drilled: found.drilled,
         kept_as: live.map(|_| name_beside(&it.dbname, "replaced", &back.subject.state.run)),
+        price: None,
     })
 }
 

@@ -6,7 +6,7 @@ pub mod drill;
 pub mod dump;
 pub mod elsewhere;
 mod fill;
-mod inventory;
+pub(crate) mod inventory;
 pub mod manifest;
 mod obstacles;
 pub mod parts;

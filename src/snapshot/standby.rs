@@ -89,7 +89,7 @@ pub struct Made {
     pub bytes: u64,
     /// How long the copy took, and the database could not be reached.
     pub seconds: f64,
-    /// `pg_current_snapshot()` before the copy: what is not visible in it was written later.
+    /// `txid_current_snapshot()` before the copy: what is not visible in it was written later.
     pub horizon: String,
     /// What did not come along, and why.
     pub notes: Vec<String>,
@@ -142,7 +142,7 @@ async fn before(session: &mut PgConnection, dbname: &str) -> Result<(u64, String
         .execute(&mut *session)
         .await
         .map_err(query_error("preparing a copy of the database"))?;
-    let horizon = sqlx::query_scalar("select pg_current_snapshot()::text").fetch_one(&mut *session).await;
+    let horizon = sqlx::query_scalar("select txid_current_snapshot()::text").fetch_one(&mut *session).await;
     Ok((size(session, dbname).await?, horizon.map_err(query_error("asking which transactions are over"))?))
 }
 
