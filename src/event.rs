@@ -179,6 +179,15 @@ pub enum Event {
         /// How long the databases were unreachable.
         seconds: f64,
     },
+    /// What applications wrote since is in the store.
+    WritesSaved {
+        /// The database.
+        database: DatabaseName,
+        /// The folder in the store.
+        folder: String,
+        /// How many rows.
+        rows: u64,
+    },
     /// Migrations are undone, and their ledger rows gone.
     Undone {
         /// The database.

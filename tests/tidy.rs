@@ -137,6 +137,7 @@ fn what_is_called_pure_does_nothing() {
             "kind/decide.rs",
             "run/choose.rs",
             "run/loss/split.rs",
+            "run/selective.rs",
         ],
         &effects,
     );

@@ -147,6 +147,9 @@ pub fn text(report: &RunReport) -> String {
             it.database, it.dbname
         );
     }
+    for it in &report.saved_writes {
+        text += &format!("  {}: {} rows that were written since are in {}\n", it.database, it.rows, it.folder);
+    }
     for it in &report.checks {
         text += &format!("  check {}: {}, {}\n", it.name, it.outcome, it.detail);
     }

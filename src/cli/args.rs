@@ -149,7 +149,10 @@ pub struct RollbackArgs {
     /// Take these databases back alone
     #[arg(long, value_name = "DB", value_delimiter = ',', value_parser = database)]
     pub only: Vec<DatabaseName>,
-    /// Show what would happen, and do nothing
+    /// Save what was written since in the store, before databases are exchanged
+    #[arg(long)]
+    pub save_writes: bool,
+    /// Show what would happen and what it costs, and do nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Do not ask

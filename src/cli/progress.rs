@@ -200,6 +200,9 @@ fn line(event: &Event) -> Option<String> {
             let names: Vec<&str> = databases.iter().map(|(name, _)| name.as_str()).collect();
             format!("  {}: exchanged in one transaction, unreachable for {}", names.join(", "), seconds(*took))
         }
+        Event::WritesSaved { database, folder, rows } => {
+            format!("  {database}: {} rows that were written since saved in {folder}", count(*rows))
+        }
         Event::Undone { database, step, migrations, seconds: took } => {
             let names: Vec<String> = migrations.iter().map(|name| format!("{step}/{name}")).collect();
             format!("  {database}: undid {} in {}", names.join(", "), seconds(*took))

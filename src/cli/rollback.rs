@@ -19,8 +19,10 @@ use crate::run::report::RunReport;
 use crate::run::rollback::{
     Down, Look, Prospect, Prospects, Request, RollbackError, Way, give_up, no_later_run, prospects, rollback,
 };
+use crate::run::selective;
 use crate::run::undo::Ahead;
 use crate::snapshot::drill::Drilled;
+use crate::verify::CheckResult;
 
 use super::Ended;
 use super::args::{RollbackArgs, Via};
@@ -50,7 +52,16 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
         Via::Snapshot => Way::Exchange(Asked::Snapshot),
         Via::Down => Way::Down(Down { plan: &plan, checkout: checkout.as_ref() }),
     };
-    let request = Request { state: &state, way, only: only.as_ref(), why: "request", message: None };
+    if args.save_writes && matches!(args.via, Via::Down) {
+        return Err(Failure::untouched(Blame::Usage, NothingToSave));
+    }
+    let whole = match &only {
+        Some(_) => context.stored_plan(&store, &state, None).await.ok(),
+        None => None,
+    };
+    let (save_writes, checks) = (args.save_writes, whole.as_ref());
+    let only_these = only.as_ref();
+    let request = Request { state: &state, way, only: only_these, why: "request", message: None, save_writes, checks };
     let look = match args.yes && !args.dry_run {
         true => Look::Ways,
         false => Look::Price(Down { plan: &plan, checkout: checkout.as_ref() }),
@@ -65,17 +76,40 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
             return Err(still_changed(&state, error));
         }
     };
+    let back = ahead.names().into_iter().cloned().collect();
+    let torn = if only.is_some() { selective::torn(&plan, &state, &back) } else { Vec::new() };
     if args.dry_run {
-        return dry(context, &state, &ahead);
+        return dry(context, &state, &ahead, &torn);
     }
-    let question = text(&state, &ahead);
+    let question = text(&state, &ahead) + &inconsistent(&torn);
     let words: Vec<String> = match ahead.names().as_slice() {
         [] => vec![state.run.to_string()],
         names => names.iter().map(ToString::to_string).collect(),
     };
     context.console.confirm(args.yes, &question, &words)?;
-    let report = rollback(context.world, &store, &plan.databases, &request).await?;
-    super::apply::told(context.console, &report, None)
+    let mut report = rollback(context.world, &store, &plan.databases, &request).await?;
+    let unmade = (only.is_some() && checks.is_none())
+        .then(|| "the checks were not made: the URLs of the other databases are not at hand".to_owned());
+    for note in torn.into_iter().chain(unmade) {
+        context.world.tell(Event::Noted(note.clone()));
+        report.notes.push(note);
+    }
+    let exit = super::apply::told(context.console, &report, None)?;
+    Ok(if report.checks.iter().all(CheckResult::holds) { exit } else { Exit::CheckFailed })
+}
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("--save-writes is for databases that are exchanged: down scripts keep what was written since")]
+#[diagnostic(code("usage.save_writes"), help("Leave it out, or go back by another way."))]
+struct NothingToSave;
+
+/// What does not fit together afterwards, for people.
+fn inconsistent(torn: &[String]) -> String {
+    if torn.is_empty() {
+        return String::new();
+    }
+    let lines: String = torn.iter().map(|it| format!("  {it}\n")).collect();
+    format!("Inconsistent afterwards, since these go back alone:\n{lines}")
 }
 
 /// The run's own plan, with the URLs of today's environment. A run that died before it kept its plan has changed nothing;
@@ -126,9 +160,9 @@ fn nothing(context: &Context<'_>, state: &RunState) -> Ended {
     super::apply::told(context.console, &report, None)
 }
 
-fn dry(context: &Context<'_>, state: &RunState, ahead: &Prospects) -> Ended {
+fn dry(context: &Context<'_>, state: &RunState, ahead: &Prospects, torn: &[String]) -> Ended {
     if context.console.json {
-        let mut document = json!({ "run": state.run, "target": state.target, "dry_run": true });
+        let mut document = json!({ "run": state.run, "target": state.target, "dry_run": true, "inconsistent": torn });
         match ahead {
             Prospects::Exchange(all) => document["databases"] = json!(all),
             Prospects::Down(ahead) => {
@@ -138,7 +172,7 @@ fn dry(context: &Context<'_>, state: &RunState, ahead: &Prospects) -> Ended {
         }
         context.console.print_json(&document);
     } else {
-        context.console.print(&(text(state, ahead) + "Nothing was done.\n"));
+        context.console.print(&(text(state, ahead) + &inconsistent(torn) + "Nothing was done.\n"));
     }
     Ok(Exit::Done)
 }
@@ -179,6 +213,8 @@ fn exchanges(ahead: &[Prospect]) -> String {
             None => "the database is gone, and what was written since then with it".into(),
         };
         text += &format!("  {} ({}): {};\n    {};\n    {kept}\n", it.name, it.dbname, what(it), it.why);
+        text += &it.in_the_way.iter().map(|it| format!("    IN THE WAY: {it}\n")).collect::<String>();
+        text += &it.notes.iter().map(|it| format!("    note: {it}\n")).collect::<String>();
         text += &it.price.as_ref().map(price::text).unwrap_or_default();
     }
     text

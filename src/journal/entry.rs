@@ -286,6 +286,15 @@ pub enum Fact {
         /// How long it took.
         seconds: f64,
     },
+    /// What applications wrote since is in the store.
+    WritesSaved {
+        /// The database.
+        database: DatabaseName,
+        /// The folder in the store.
+        folder: String,
+        /// How many rows.
+        rows: u64,
+    },
     /// The databases of one server are about to be exchanged in one transaction.
     SwapStart {
         /// All databases of that server.

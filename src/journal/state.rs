@@ -210,6 +210,7 @@ impl RunState {
                 (self.outcome, self.message) = (Some(*outcome), message.clone());
             }
             Fact::SnapshotStart { .. }
+            | Fact::WritesSaved { .. }
             | Fact::UndoStart { .. }
             | Fact::UndoFailed { .. }
             | Fact::Checked { .. }

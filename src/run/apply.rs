@@ -123,7 +123,7 @@ async fn gates(world: &World, plan: &Plan, report: &mut RunReport) -> Result<(),
     }
 }
 
-async fn checks(world: &World, plan: &Plan, when: When) -> Vec<CheckResult> {
+pub(super) async fn checks(world: &World, plan: &Plan, when: When) -> Vec<CheckResult> {
     let mut results = Vec::new();
     for check in plan.checks.iter().filter(|check| check.when == when) {
         results.push(verify::check(world, plan, check).await);
@@ -308,7 +308,15 @@ impl Release<'_> {
     async fn take_back(&self, why: &str, report: &mut RunReport) -> Result<Vec<DatabaseName>, Failure> {
         let state = journal::state(self.store, self.journal.run()).await.or_fail()?;
         let way = Way::Exchange(Asked::Auto);
-        let request = Request { state: &state, way, only: None, why: "failure", message: Some(why) };
+        let request = Request {
+            state: &state,
+            way,
+            only: None,
+            why: "failure",
+            message: Some(why),
+            save_writes: false,
+            checks: None,
+        };
         rollback::carry_back(self.world, self.store, self.journal, &self.plan.databases, &request, report).await
     }
 

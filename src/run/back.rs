@@ -18,6 +18,7 @@ use crate::outside::store::Store;
 use crate::snapshot::drill::{self, Drilled};
 use crate::snapshot::elsewhere::Roles;
 use crate::snapshot::manifest::{Manifest, Properties};
+use crate::snapshot::obstacles::in_the_way;
 use crate::snapshot::restore::{self, name_beside};
 use crate::snapshot::swap;
 use crate::snapshot::{self, SnapshotError, prove};
@@ -28,6 +29,7 @@ use super::report::RunReport;
 use super::roles;
 use super::rollback::{Request, RollbackError};
 use super::subject::{Subject, failed, note};
+use super::writes;
 
 /// Databases that are restored side by side. Each costs a few connections and the server's disk.
 const AT_ONCE: usize = 4;
@@ -55,6 +57,8 @@ struct Ready {
     side_oid: u32,
     /// What that has yet to be given.
     properties: Option<Properties>,
+    /// The transactions that were over when it was copied or dumped.
+    horizon: Option<String>,
 }
 
 impl<'a> Back<'a> {
@@ -67,6 +71,7 @@ impl<'a> Back<'a> {
     ) -> Result<Vec<DatabaseName>, RollbackError> {
         let found = self.find_ways(request.only, false).await?;
         let by = |way: Exchange| found.iter().filter(move |it| it.choice.way == way);
+        self.nothing_in_the_way(world, &found, report).await?;
         // Proven before the first entry: a rollback that cannot even begin leaves the run as it was, so that the next release
         // is not refused for it.
         let restored = by(Exchange::Snapshot).map(|it| it.state.identity.name.clone()).collect();
@@ -82,6 +87,9 @@ impl<'a> Back<'a> {
         }
         let mut ready = self.restore_all(world, journal, manifests).await?;
         ready.extend(by(Exchange::Standby).filter_map(|it| standby(it.state)));
+        if request.save_writes {
+            self.save_writes(world, journal, &ready, report).await?;
+        }
         world.tell(Event::Stage(Stage::Swap));
         self.swap_all(world, journal, &ready, report).await?;
         roles::tell(&self.subject, world, "Roles are in no snapshot", report).await?;
@@ -192,7 +200,8 @@ impl<'a> Back<'a> {
         if let Restore::Ready(side) = &it.restore {
             let oid = database_oid(&mut self.subject.maintenance(&name).await?, side).await.map_err(failed(&name))?;
             if let Some(oid) = oid {
-                return Ok(Ready { name, side: side.clone(), side_oid: oid, properties: Some(manifest.properties) });
+                let (side, properties, horizon) = (side.clone(), Some(manifest.properties), manifest.horizon);
+                return Ok(Ready { name, side, side_oid: oid, properties, horizon });
             }
         }
         let side = name_beside(&it.identity.dbname, "restore", &self.subject.state.run);
@@ -201,7 +210,59 @@ impl<'a> Back<'a> {
         let side = restore::into_side(world, self.store, &manifest, url, &side, Roles::MustExist).await?;
         let seconds = begun.elapsed().as_secs_f64();
         journal.write(Fact::Restored { database: name.clone(), side: side.name.clone(), seconds }).await?;
-        Ok(Ready { name, side: side.name, side_oid: side.oid, properties: Some(manifest.properties) })
+        let (properties, horizon) = (Some(manifest.properties), manifest.horizon);
+        Ok(Ready { name, side: side.name, side_oid: side.oid, properties, horizon })
+    }
+
+    /// That no prepared transaction, subscription or reader of a slot holds a database; what should be known is told.
+    async fn nothing_in_the_way(
+        &self,
+        world: &World,
+        found: &[Found<'_>],
+        report: &mut RunReport,
+    ) -> Result<(), RollbackError> {
+        let mut blocks = Vec::new();
+        for it in found {
+            let name = &it.state.identity.name;
+            let mut session = self.subject.maintenance(name).await?;
+            let met = in_the_way(&mut session, &it.state.identity.dbname).await.map_err(failed(name))?;
+            blocks.extend(met.blocks.into_iter().map(|it| format!("{name}: {it}")));
+            for note in met.notes {
+                world.tell(Event::Noted(format!("{name}: {note}")));
+                report.notes.push(format!("{name}: {note}"));
+            }
+        }
+        let run = self.subject.state.run.clone();
+        if blocks.is_empty() { Ok(()) } else { Err(RollbackError::InTheWay { what: blocks.join("; "), run }) }
+    }
+
+    /// What applications wrote since, into the store.
+    async fn save_writes(
+        &self,
+        world: &World,
+        journal: &Journal,
+        ready: &[Ready],
+        report: &mut RunReport,
+    ) -> Result<(), RollbackError> {
+        for it in ready {
+            let url = &self.subject.database(&it.name)?.url;
+            let dbname = &self.subject.state.databases[&it.name].identity.dbname;
+            let live = database_oid(&mut self.subject.maintenance(&it.name).await?, dbname).await;
+            let there = live.map_err(failed(&it.name))?.is_some();
+            let Some(horizon) = it.horizon.as_ref().filter(|_| there) else {
+                let note = format!("{}: what was written since cannot be told apart, and is not saved", it.name);
+                world.tell(Event::Noted(note.clone()));
+                report.notes.push(note);
+                continue;
+            };
+            let side = url.with_dbname(&it.side);
+            let saved = writes::save(self.store, &self.subject.state.run, &it.name, (url, &side), horizon).await?;
+            let (database, folder, rows) = (saved.database.clone(), saved.folder.clone(), saved.rows);
+            world.tell(Event::WritesSaved { database: database.clone(), folder: folder.clone(), rows });
+            journal.write(Fact::WritesSaved { database, folder, rows }).await?;
+            report.saved_writes.push(saved);
+        }
+        Ok(())
     }
 
     /// One transaction for each server.
@@ -280,5 +341,6 @@ pub(super) fn see_snapshot(it: &DatabaseState, drilled: Option<&Drilled>) -> Sna
 /// The warm copy of a database takes its place as it is: it was given all that belongs to it when it was made.
 fn standby(it: &DatabaseState) -> Option<Ready> {
     let Standby::Made(copy) = &it.standby else { return None };
-    Some(Ready { name: it.identity.name.clone(), side: copy.name.clone(), side_oid: copy.oid, properties: None })
+    let (name, horizon) = (it.identity.name.clone(), Some(copy.horizon.clone()));
+    Some(Ready { name, side: copy.name.clone(), side_oid: copy.oid, properties: None, horizon })
 }

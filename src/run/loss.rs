@@ -357,3 +357,30 @@ async fn own_transactions(session: &mut PgConnection, run: &RunId) -> Result<(Ve
     });
     Ok((rows.into_iter().map(|(transaction, ..)| transaction).collect(), note))
 }
+
+/// The rows that others than the run wrote since: in which tables they may be, and how to tell them. The session is left in a
+/// transaction that sees them as they are now, without a limit on how long a statement runs.
+pub(super) struct Writes {
+    /// `schema` and `name`.
+    pub(super) tables: Vec<(String, String)>,
+    /// True of such a row.
+    pub(super) theirs: String,
+}
+
+impl Writes {
+    /// # Errors
+    /// The database does not answer.
+    pub(super) async fn look(session: &mut PgConnection, run: &RunId, horizon: &str) -> Result<Self, PgError> {
+        let past = Past {
+            horizon: Some(horizon.to_owned()),
+            tables: BTreeMap::new(),
+            sequences: Vec::new(),
+            large_objects: None,
+        };
+        let now = Now::look(session, run, past).await?;
+        let newer = now.newer().unwrap_or_else(|| "true".into());
+        let found = Self { theirs: format!("{newer} and not {}", now.is_of_run()), tables: now.there };
+        ask(session, "SET LOCAL statement_timeout = 0").await.map_err(query_error("beginning to read rows"))?;
+        Ok(found)
+    }
+}

@@ -20,12 +20,14 @@ pub mod report;
 mod roles;
 pub mod rollback;
 pub mod saved;
+pub mod selective;
 pub mod snapshots;
 pub mod standby;
 pub mod step;
 mod subject;
 pub mod survey;
 pub mod undo;
+pub mod writes;
 
 use crate::journal::state::RunState;
 use crate::journal::{self, JournalError};

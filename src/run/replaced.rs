@@ -125,7 +125,7 @@ type There = BTreeMap<String, (u32, u64)>;
 async fn databases(session: &mut PgConnection) -> Result<There, PgError> {
     let rows: Vec<(String, i64, i64)> = sqlx::query_as(
         "select datname::text, oid::int8, case when has_database_privilege(oid, 'connect') or pg_has_role(datdba, 'member') \
-         then pg_database_size(oid) else 0 end from pg_database",
+         then coalesce(pg_database_size(oid), 0) else 0 end from pg_database",
     )
     .fetch_all(session)
     .await

@@ -7,6 +7,8 @@ use crate::names::{DatabaseName, RunId, TargetName};
 use crate::snapshot::dump::Taken;
 use crate::verify::CheckResult;
 
+use super::writes::SavedWrites;
+
 /// The result of `apply` or `rollback`.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunReport {
@@ -26,6 +28,9 @@ pub struct RunReport {
     pub standbys: Vec<StandbyReport>,
     /// Each check that was made.
     pub checks: Vec<CheckResult>,
+    /// What applications had written since, and is saved in the store.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub saved_writes: Vec<SavedWrites>,
     /// What a person should know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -106,6 +111,7 @@ impl RunReport {
             snapshots: Vec::new(),
             standbys: Vec::new(),
             checks: Vec::new(),
+            saved_writes: Vec::new(),
             notes: Vec::new(),
             seconds: 0.0,
         }

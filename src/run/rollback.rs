@@ -16,14 +16,15 @@ use crate::names::{DatabaseName, RunId};
 use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{PgError, database_oid};
 use crate::outside::store::Store;
-use crate::plan::{Database, Plan};
+use crate::plan::{Database, Plan, When};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::drill::Drilled;
+use crate::snapshot::obstacles::{InTheWay, in_the_way};
 use crate::snapshot::restore::name_beside;
 use crate::snapshot::swap::SwapError;
 use crate::world::World;
 
-use super::apply::refused;
+use super::apply::{checks, refused};
 use super::back::{Back, Found};
 use super::choose::{Asked, Exchange};
 use super::lock::Locks;
@@ -32,6 +33,7 @@ use super::price::{self, Offer, Time};
 use super::report::RunReport;
 use super::subject::{Subject, failed};
 use super::undo::{Ahead, Undo, UndoError};
+use super::writes::NotSaved;
 
 /// Why a rollback did not happen.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -125,6 +127,19 @@ pub enum RollbackError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// Something holds a database.
+    #[error("databases cannot be exchanged: {what}")]
+    #[diagnostic(code("rollback.in_the_way"), help("Then run `migrate rollback {run}` again. Nothing was done yet."))]
+    InTheWay {
+        /// What, with the remedy of each.
+        what: String,
+        /// The run.
+        run: RunId,
+    },
+    /// What was written since could not be saved.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Writes(#[from] NotSaved),
     /// Its migrations are not undone.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -186,6 +201,10 @@ pub struct Request<'a> {
     pub why: &'static str,
     /// What is kept as the reason.
     pub message: Option<&'a str>,
+    /// Whether what applications wrote since is saved in the store before databases are exchanged.
+    pub save_writes: bool,
+    /// Whose checks are made afterwards: those of the run's plan, where some databases went back alone.
+    pub checks: Option<&'a Plan>,
 }
 
 /// What a rollback would do.
@@ -234,6 +253,12 @@ pub struct Prospect {
     pub drilled: Option<Drilled>,
     /// The name under which the replaced database will be kept; none if somebody has dropped it.
     pub kept_as: Option<String>,
+    /// What has to be gone before it can be exchanged.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub in_the_way: Vec<String>,
+    /// What should be known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What it costs, where that was asked for.
     #[serde(flatten)]
     pub price: Option<Price>,
@@ -290,6 +315,13 @@ pub async fn rollback(
     let request = Request { state: &fresh, ..*request };
     let journal = Journal::go_on(world, store, &fresh);
     let went_back = carry_back(world, store, &journal, databases, &request, &mut report).await?;
+    if let Some(plan) = request.checks {
+        report.checks = checks(world, plan, When::After).await;
+        for check in &report.checks {
+            let (name, outcome, detail) = (check.name.clone(), check.outcome.into(), check.detail.clone());
+            journal.write(Fact::Checked { check: name, outcome, detail }).await.or_fail()?;
+        }
+    }
     // A rollback that was killed after its last database has only its end to write.
     let only_ended = fresh.outcome.is_none() && report.databases.iter().any(|it| it.rolled_back);
     report.outcome = Some(match !went_back.is_empty() || only_ended {
@@ -353,7 +385,9 @@ async fn by_exchange(back: &Back<'_>, request: &Request<'_>) -> Result<Vec<Prosp
 
 async fn prospect(back: &Back<'_>, found: Found<'_>) -> Result<Prospect, RollbackError> {
     let (name, it) = (&found.state.identity.name, &found.state.identity);
-    let live = database_oid(&mut back.subject.maintenance(name).await?, &it.dbname).await.map_err(failed(name))?;
+    let mut session = back.subject.maintenance(name).await?;
+    let live = database_oid(&mut session, &it.dbname).await.map_err(failed(name))?;
+    let InTheWay { blocks, notes } = in_the_way(&mut session, &it.dbname).await.map_err(failed(name))?;
     let (way, why) = (found.choice.way, found.choice.why);
     let (taken_at, bytes, stored_bytes, rows) = match (way, &found.state.standby) {
         (Exchange::Standby, Standby::Made(copy)) => (copy.at, copy.bytes, None, None),
@@ -373,6 +407,8 @@ async fn prospect(back: &Back<'_>, found: Found<'_>) -> Result<Prospect, Rollbac
         rows,
         drilled: found.drilled,
         kept_as: live.map(|_| name_beside(&it.dbname, "replaced", &back.subject.state.run)),
+        in_the_way: blocks,
+        notes,
         price: None,
     })
 }

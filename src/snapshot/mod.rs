@@ -8,7 +8,7 @@ pub mod elsewhere;
 mod fill;
 pub(crate) mod inventory;
 pub mod manifest;
-mod obstacles;
+pub mod obstacles;
 pub mod parts;
 mod passing;
 pub mod prove;

@@ -79,3 +79,68 @@ pub(super) async fn prepared_transactions(usher: &mut PgConnection, oids: &[i64]
     .await
     .map_err(query_error("looking for prepared transactions"))
 }
+
+/// What an exchange of a database meets, beside sessions that can be ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InTheWay {
+    /// It cannot be exchanged before these are gone; each with its remedy.
+    pub blocks: Vec<String>,
+    /// It can, and these should be known.
+    pub notes: Vec<String>,
+}
+
+/// Looks for prepared transactions, replication slots, subscriptions and standby servers, of the database `dbname` of the server
+/// of `session`.
+///
+/// # Errors
+/// A query failed.
+pub async fn in_the_way(session: &mut PgConnection, dbname: &str) -> Result<InTheWay, PgError> {
+    let oid: Option<i64> = sqlx::query_scalar("select oid::int8 from pg_database where datname = $1")
+        .bind(dbname)
+        .fetch_optional(&mut *session)
+        .await
+        .map_err(query_error("looking for the database"))?;
+    let Some(oid) = oid else { return Ok(InTheWay::default()) };
+    let mut found = InTheWay::default();
+    for it in prepared_transactions(session, &[oid]).await? {
+        found.blocks.push(format!("{it}: COMMIT PREPARED or ROLLBACK PREPARED"));
+    }
+    let slots: Vec<(String, bool)> =
+        sqlx::query_as("select slot_name::text, active from pg_replication_slots where datoid::int8 = $1 order by 1")
+            .bind(oid)
+            .fetch_all(&mut *session)
+            .await
+            .map_err(query_error("looking for replication slots"))?;
+    for (slot, active) in slots {
+        match active {
+            true => found.blocks.push(format!("the replication slot {slot} is being read from: stop its reader")),
+            false => found.notes.push(format!(
+                "the replication slot {slot} stays with the replaced database: its reader needs a new one, from a new copy"
+            )),
+        }
+    }
+    let subscriptions: Vec<(String, bool)> =
+        sqlx::query_as("select subname::text, subenabled from pg_subscription where subdbid::int8 = $1 order by 1")
+            .bind(oid)
+            .fetch_all(&mut *session)
+            .await
+            .map_err(query_error("looking for subscriptions"))?;
+    for (name, enabled) in subscriptions {
+        match enabled {
+            true => found
+                .blocks
+                .push(format!("the subscription {name} is at work in it: ALTER SUBSCRIPTION {name} DISABLE")),
+            false => found.notes.push(format!("the subscription {name} stays with the replaced database")),
+        }
+    }
+    let standbys: i64 = sqlx::query_scalar("select count(*) from pg_stat_replication")
+        .fetch_one(session)
+        .await
+        .map_err(query_error("looking for standby servers"))?;
+    if standbys > 0 {
+        found.notes.push(format!(
+            "{standbys} servers or readers replicate from this one: standby servers follow the exchange a moment later"
+        ));
+    }
+    Ok(found)
+}

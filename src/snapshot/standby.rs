@@ -151,7 +151,8 @@ async fn before(session: &mut PgConnection, dbname: &str) -> Result<(u64, String
 /// # Errors
 /// The query failed.
 pub async fn size(session: &mut PgConnection, dbname: &str) -> Result<u64, PgError> {
-    let size = sqlx::query_scalar("select pg_database_size($1::name)").bind(dbname).fetch_one(session).await;
+    let size =
+        sqlx::query_scalar("select coalesce(pg_database_size($1::name), 0)").bind(dbname).fetch_one(session).await;
     let size: i64 = size.map_err(query_error("asking for the size of the database"))?;
     Ok(size.unsigned_abs())
 }
