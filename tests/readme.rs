@@ -14,7 +14,8 @@ fn text(path: &str) -> String {
 
 /// The documents, each with its name.
 fn documents() -> Vec<(&'static str, String)> {
-    let names = ["README.md", "docs/ARCHITECTURE.md", "docs/CONTRIBUTING.md", "docs/restore-by-hand.md"];
+    let names =
+        ["README.md", "docs/ARCHITECTURE.md", "docs/CONTRIBUTING.md", "docs/restore-by-hand.md", "docs/runbook.md"];
     names.into_iter().map(|name| (name, text(name))).collect()
 }
 

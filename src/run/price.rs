@@ -172,10 +172,9 @@ pub(super) async fn of_all(
     Ok(priced)
 }
 
-/// The first thing that stands in the way of the down scripts.
+/// What stands in the way of the down scripts, on one line.
 fn why_not(error: &RollbackError) -> String {
-    let text = error.to_string();
-    text.lines().next().unwrap_or_default().to_owned()
+    error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 async fn of_one(

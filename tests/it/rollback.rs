@@ -7,6 +7,7 @@ mod price;
 mod properties;
 mod refusals;
 mod replaced;
+mod runbook;
 mod selective;
 mod sessions;
 pub(crate) mod standby;
