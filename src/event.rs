@@ -199,6 +199,15 @@ pub enum Event {
         /// How long it took.
         seconds: f64,
     },
+    /// A hook was called.
+    Hooked {
+        /// When: `rollback`, `success`, `failure`.
+        on: &'static str,
+        /// The program, or `http`.
+        what: String,
+        /// What went wrong.
+        failed: Option<String>,
+    },
     /// Something that a person should know.
     Noted(String),
 }

@@ -150,6 +150,10 @@ pub fn text(report: &RunReport) -> String {
     for it in &report.saved_writes {
         text += &format!("  {}: {} rows that were written since are in {}\n", it.database, it.rows, it.folder);
     }
+    for it in &report.hooks {
+        let detail = it.detail.as_ref().map(|why| format!(", {why}")).unwrap_or_default();
+        text += &format!("  hook on {}: {} {}{detail}\n", it.on, it.what, it.outcome);
+    }
     for it in &report.checks {
         text += &format!("  check {}: {}, {}\n", it.name, it.outcome, it.detail);
     }

@@ -207,6 +207,8 @@ fn line(event: &Event) -> Option<String> {
             let names: Vec<String> = migrations.iter().map(|name| format!("{step}/{name}")).collect();
             format!("  {database}: undid {} in {}", names.join(", "), seconds(*took))
         }
+        Event::Hooked { on, what, failed: None } => format!("hook on {on}: {what} called"),
+        Event::Hooked { on, what, failed: Some(why) } => format!("hook on {on}: {what} FAILED, {why}"),
         Event::Noted(text) => format!("note: {text}"),
         Event::SnapshotProgressed { .. } | Event::RestoreProgressed { .. } | Event::CopyProgressed { .. } => {
             return None;

@@ -61,7 +61,16 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
     };
     let (save_writes, checks) = (args.save_writes, whole.as_ref());
     let only_these = only.as_ref();
-    let request = Request { state: &state, way, only: only_these, why: "request", message: None, save_writes, checks };
+    let request = Request {
+        state: &state,
+        way,
+        only: only_these,
+        why: "request",
+        message: None,
+        save_writes,
+        checks,
+        hooks: Some(&plan),
+    };
     let look = match args.yes && !args.dry_run {
         true => Look::Ways,
         false => Look::Price(Down { plan: &plan, checkout: checkout.as_ref() }),

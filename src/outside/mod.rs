@@ -9,3 +9,4 @@ pub mod process;
 pub mod secret;
 pub mod store;
 pub mod url;
+pub mod web;

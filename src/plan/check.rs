@@ -10,7 +10,7 @@ use super::file::PlanFile;
 use super::order::{Cycle, Node, order};
 use super::problem::{PlanError, Problem, Source};
 use super::tables::{FreezeWord, StepTable, TableTable, Work};
-use super::{Database, Target};
+use super::{Database, Target, hooks};
 use crate::lint::rules::{self, RULES, Rule};
 use crate::names::{DatabaseName, TargetName};
 use crate::outside::url::DatabaseUrl;
@@ -45,7 +45,8 @@ pub(super) fn consistent(plan: &PlanFile) -> Result<(), PlanError> {
     known_databases(plan, None, &everywhere)?;
     plan.steps.iter().try_for_each(|step| waits(plan, step))?;
     plan.steps.iter().try_for_each(|step| work(plan, step))?;
-    checks(plan)
+    checks(plan)?;
+    hooks::consistent(plan)
 }
 
 fn targets(plan: &PlanFile) -> Result<(), PlanError> {

@@ -7,6 +7,7 @@
 mod check;
 mod expand;
 pub mod file;
+pub mod hooks;
 mod literal;
 mod order;
 pub mod outline;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use self::file::PlanFile;
+use self::hooks::Hook;
 use self::problem::Problem;
 pub use self::problem::{Invalid, PlanError};
 pub use self::segments::{EdgeError, Segment};
@@ -60,6 +62,8 @@ pub struct Plan {
     pub segments: Vec<Segment>,
     /// `[[checks]]`, in the order of the file.
     pub checks: Vec<Check>,
+    /// `[[hooks]]`, in the order of the file.
+    pub hooks: Vec<Hook>,
     /// `lint.allow`: rules whose findings are not wanted.
     pub allowed: Allowed,
 }
@@ -285,6 +289,7 @@ impl Plan {
             steps,
             segments: Vec::new(),
             checks: file.checks.into_iter().map(check_of).collect(),
+            hooks: hooks::of(file.hooks),
             name: file.name,
         }
     }

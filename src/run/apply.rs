@@ -14,6 +14,7 @@ use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
 use crate::outside::interrupt::Interrupted;
 use crate::outside::store::Store;
+use crate::plan::hooks::Moment;
 use crate::plan::{Database, OnFailure, Plan, When};
 use crate::verify::{self, CheckResult, ChecksFailed};
 use crate::world::World;
@@ -21,6 +22,7 @@ use crate::world::World;
 use super::choose::Asked;
 use super::doctor;
 use super::going_on::survey_locked;
+use super::hooks;
 use super::lock::{LockError, Locks};
 use super::report::RunReport;
 use super::rollback::{self, Request, Way};
@@ -86,7 +88,15 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
         let journal = begin(world, plan, store, &run, &survey, options).await.or_fail()?;
         let release = Release { world, plan, store, journal: &journal, survey: &survey, options };
         report.run = Some(run);
-        release.carry(&mut locks, &mut report).await.err()
+        let failure = release.carry(&mut locks, &mut report).await.err();
+        let mut moments = if failure.is_none() { vec![Moment::Success] } else { vec![Moment::Failure] };
+        if report.outcome == Some(Outcome::RolledBack) {
+            moments.insert(0, Moment::Rollback);
+        }
+        for on in moments {
+            hooks::call(world, &plan.hooks, on, &plan.name, &mut report).await;
+        }
+        failure
     };
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(Applied { report, failure })
@@ -316,6 +326,7 @@ impl Release<'_> {
             message: Some(why),
             save_writes: false,
             checks: None,
+            hooks: None,
         };
         rollback::carry_back(self.world, self.store, self.journal, &self.plan.databases, &request, report).await
     }

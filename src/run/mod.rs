@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod drift;
 pub mod edges;
 pub mod going_on;
+pub mod hooks;
 pub mod lock;
 pub mod loss;
 pub mod mend;

@@ -7,6 +7,7 @@ use crate::names::{DatabaseName, RunId, TargetName};
 use crate::snapshot::dump::Taken;
 use crate::verify::CheckResult;
 
+use super::hooks::HookReport;
 use super::writes::SavedWrites;
 
 /// The result of `apply` or `rollback`.
@@ -31,6 +32,9 @@ pub struct RunReport {
     /// What applications had written since, and is saved in the store.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub saved_writes: Vec<SavedWrites>,
+    /// What became of the plan's hooks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookReport>,
     /// What a person should know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -112,6 +116,7 @@ impl RunReport {
             standbys: Vec::new(),
             checks: Vec::new(),
             saved_writes: Vec::new(),
+            hooks: Vec::new(),
             notes: Vec::new(),
             seconds: 0.0,
         }

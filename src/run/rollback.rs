@@ -16,6 +16,7 @@ use crate::names::{DatabaseName, RunId};
 use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{PgError, database_oid};
 use crate::outside::store::Store;
+use crate::plan::hooks::Moment;
 use crate::plan::{Database, Plan, When};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::drill::Drilled;
@@ -27,6 +28,7 @@ use crate::world::World;
 use super::apply::{checks, refused};
 use super::back::{Back, Found};
 use super::choose::{Asked, Exchange};
+use super::hooks;
 use super::lock::Locks;
 use super::loss::Loss;
 use super::price::{self, Offer, Time};
@@ -205,6 +207,8 @@ pub struct Request<'a> {
     pub save_writes: bool,
     /// Whose checks are made afterwards: those of the run's plan, where some databases went back alone.
     pub checks: Option<&'a Plan>,
+    /// The plan whose hooks are called afterwards.
+    pub hooks: Option<&'a Plan>,
 }
 
 /// What a rollback would do.
@@ -328,6 +332,9 @@ pub async fn rollback(
         true => Outcome::RolledBack,
         false => Outcome::NothingToDo,
     });
+    if let Some(plan) = request.hooks.filter(|_| report.outcome == Some(Outcome::RolledBack)) {
+        hooks::call(world, &plan.hooks, Moment::Rollback, &plan.name, &mut report).await;
+    }
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
 }

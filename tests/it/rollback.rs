@@ -3,6 +3,7 @@
 mod bare;
 mod down;
 mod down_stops;
+mod hooks;
 mod price;
 mod properties;
 mod refusals;
