@@ -31,6 +31,7 @@ impl World {
         let env: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
+        crate::crash::arm(&env);
         let host = hostname::get().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "unknown".into());
         let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.name);
         let user = user.or_else(|| env.get("USER").cloned()).unwrap_or_else(|| "unknown".into());

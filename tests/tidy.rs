@@ -89,6 +89,51 @@ fn programs_are_started_outside_alone() {
     only_in(&["outside/", "cli/demo.rs"], &["Command::new"]);
 }
 
+/// A place through which something outside is changed and at which no test can end the process is one that no test has tried.
+#[test]
+fn nothing_is_changed_where_no_test_can_die() {
+    let doors = [
+        ".put_opts(",
+        ".put_multipart(",
+        ".put_part(",
+        ".complete()",
+        ".delete(&",
+        ".execute(",
+        "fetch_many(",
+        "copy_in_raw(",
+        ".spawn()",
+    ];
+    // The demo and the throw-away cluster are not the product; the watcher of a program changes nothing; and sessions are ended
+    // within an exchange or a copy, which have their own points.
+    let free =
+        [("cli/demo.rs", ".execute("), ("outside/cluster.rs", ".spawn()"), ("snapshot/obstacles.rs", ".execute(")];
+    let mut seen = 0;
+    for (at, text) in sources("src") {
+        let own = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or(&text);
+        let lines: Vec<&str> = own.lines().collect();
+        for (number, line) in lines.iter().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+            let Some(door) = doors.iter().find(|door| line.contains(**door)) else { continue };
+            if free.contains(&(at.as_str(), *door)) || line.contains("self.complete()") || line.contains("watcher.") {
+                continue;
+            }
+            seen += 1;
+            let before = &lines[number.saturating_sub(5)..number];
+            let point = before.iter().any(|line| line.contains("crash::point("));
+            let spawns = at == "outside/child.rs" && text.contains("crash::point(\"child before\"");
+            assert!(point || spawns, "src/{at}:{}: `{door}` needs a crash::point before it", number + 1);
+        }
+        let (before, after) = (text.matches(" before\"").count(), text.matches(" after\"").count());
+        assert!(
+            !text.contains("crash::point(") || before == after,
+            "src/{at}: points before and after belong together"
+        );
+    }
+    assert!(seen >= 9, "{seen} doors are no longer where this test looks");
+    // Renames go through the door, and the journal through the store's.
+    only_in(&["snapshot/swap.rs", "sql/", "kind/", "lint/"], &["RENAME TO"]);
+    only_in(&["outside/store.rs"], &["put_opts", "put_multipart"]);
+}
+
 #[test]
 fn the_clock_has_one_face() {
     only_in(&["outside/clock.rs"], &["Utc::now", "Local::now", "SystemTime::now"]);
@@ -138,6 +183,7 @@ fn what_is_called_pure_does_nothing() {
             "run/choose.rs",
             "run/loss/split.rs",
             "run/selective.rs",
+            "run/recover.rs",
         ],
         &effects,
     );

@@ -3,6 +3,7 @@
 pub mod child;
 pub mod clock;
 pub mod cluster;
+mod durable;
 pub mod interrupt;
 pub mod postgres;
 pub mod process;

@@ -14,6 +14,9 @@ use object_store::path::Path;
 use object_store::{ClientConfigKey, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio::task::JoinSet;
 
+use super::durable;
+use crate::crash;
+
 /// Bytes of the first parts of an upload: the least that stores take, because every part in flight is held in memory, for
 /// each of the databases that are dumped side by side.
 const PART: usize = 5 << 20;
@@ -23,6 +26,8 @@ const IN_FLIGHT: usize = 2;
 const READ: u64 = 4 << 20;
 /// A create whose outcome is unknown is looked up and tried again this often.
 const CREATE_ATTEMPTS: u32 = 3;
+/// Objects that are on their way into a bucket at once.
+const CREATED_AT_ONCE: usize = 64;
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -191,9 +196,10 @@ impl Store {
         loop {
             attempt += 1;
             let options = PutOptions::from(PutMode::Create);
-            let Err(error) = self.inner.put_opts(&path, PutPayload::from(content.clone()), options).await else {
-                return Ok(());
-            };
+            crash::point("put before", key);
+            let put = self.inner.put_opts(&path, PutPayload::from(content.clone()), options).await;
+            crash::point("put after", key);
+            let Err(error) = put else { return Ok(()) };
             match self.get(key).await? {
                 Some(found) if found == content => return Ok(()),
                 Some(_) => return Err(StoreError::Taken { key: key.into() }),
@@ -201,6 +207,63 @@ impl Store {
                 None => return Err(io("write", key)(error)),
             }
         }
+    }
+
+    /// Creates an object of which there may be an earlier one with other content: then it gets the next free number, as in
+    /// `NAME.2.sql` for `NAME.sql`. Gives its key.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn put_beside(&self, stem: &str, ending: &str, content: impl Into<Bytes>) -> Result<String, StoreError> {
+        let content = content.into();
+        let mut key = format!("{stem}.{ending}");
+        for number in 2_u32.. {
+            match self.put_new(&key, content.clone()).await {
+                Err(StoreError::Taken { .. }) => key = format!("{stem}.{number}.{ending}"),
+                done => return done.map(|()| key),
+            }
+        }
+        Err(StoreError::Taken { key })
+    }
+
+    /// Creates many small objects, each as [`Store::put_new`] does, in no order. Where the store is a folder, they are on the
+    /// disk together when this returns, and not one after the other.
+    ///
+    /// # Errors
+    /// As [`Store::put_new`], for the first of them that fails. Others may have been created.
+    pub async fn put_many_new(&self, objects: Vec<(String, Bytes)>) -> Result<(), StoreError> {
+        let left = match self.url.strip_prefix("file://") {
+            Some(root) => self.put_files(root.into(), objects).await?,
+            None => objects,
+        };
+        let put = |(key, content): (String, Bytes)| async move { self.put_new(&key, content).await };
+        stream::iter(left).map(put).buffer_unordered(CREATED_AT_ONCE).try_collect().await
+    }
+
+    /// Those that are there already, and remain to be compared.
+    async fn put_files(
+        &self,
+        root: PathBuf,
+        objects: Vec<(String, Bytes)>,
+    ) -> Result<Vec<(String, Bytes)>, StoreError> {
+        let paths: Vec<Path> = objects.iter().map(|(key, _)| self.path(key)).collect();
+        let work = tokio::task::spawn_blocking(move || {
+            crash::point("files before", objects.first().map_or("", |(key, _)| key));
+            let made = make_files(&root, &paths, &objects).map_err(|source| StoreError::Folder { path: root, source });
+            crash::point("files after", "");
+            made.map(|failed| (objects, failed))
+        });
+        let (objects, failed) = work.await.unwrap_or_else(|died| std::panic::resume_unwind(died.into_panic()))?;
+        let mut there = Vec::new();
+        for (at, error) in failed {
+            let (key, content) = &objects[at];
+            if error.kind() != std::io::ErrorKind::AlreadyExists {
+                let source = object_store::Error::Generic { store: "folder", source: Box::new(error) };
+                return Err(io("write", key)(source));
+            }
+            there.push((key.clone(), content.clone()));
+        }
+        Ok(there)
     }
 
     /// The whole content of a small object, or none if there is no such object.
@@ -274,7 +337,10 @@ impl Store {
     /// # Errors
     /// The store failed. That it may not remove the object, because of a retention policy or a hold, is no error.
     pub async fn remove(&self, key: &str) -> Result<Removal, StoreError> {
-        match self.inner.delete(&self.path(key)).await {
+        crash::point("delete before", key);
+        let deleted = self.inner.delete(&self.path(key)).await;
+        crash::point("delete after", key);
+        match deleted {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(Removal::Done),
             Err(error @ object_store::Error::PermissionDenied { .. }) => Ok(Removal::Refused(error.to_string())),
             Err(error) => Err(io("remove", key)(error)),
@@ -286,9 +352,24 @@ impl Store {
     /// # Errors
     /// The store refuses.
     pub async fn upload(&self, key: &str) -> Result<Upload, StoreError> {
+        crash::point("upload begin before", key);
         let parts = self.inner.put_multipart(&self.path(key)).await.map_err(io("write", key))?;
+        crash::point("upload begin after", key);
         Ok(Upload { parts, key: key.into(), filling: Vec::new(), filled: 0, flying: JoinSet::new(), sent: 0 })
     }
+}
+
+/// As [`durable::create`], by the names that the store has for its files.
+fn make_files(
+    root: &std::path::Path,
+    paths: &[Path],
+    objects: &[(String, Bytes)],
+) -> std::io::Result<Vec<(usize, std::io::Error)>> {
+    let root = std::fs::canonicalize(root)?;
+    let folder = LocalFileSystem::new_with_prefix(&root)?;
+    let contents = objects.iter().map(|(_, content)| content.as_ref());
+    let file = |(path, content)| Ok((folder.path_to_filesystem(path)?, content));
+    durable::create(&root, &paths.iter().zip(contents).map(file).collect::<std::io::Result<Vec<_>>>()?)
 }
 
 fn io(what: &'static str, key: &str) -> impl FnOnce(object_store::Error) -> StoreError {
@@ -336,13 +417,17 @@ impl Upload {
         let payload: PutPayload = std::mem::take(&mut self.filling).into_iter().collect();
         self.filled = 0;
         self.sent += 1;
+        crash::point("upload part before", &self.key);
         self.flying.spawn(self.parts.put_part(payload));
         Ok(())
     }
 
     async fn land(&mut self) -> Result<(), StoreError> {
         match self.flying.join_next().await {
-            Some(Ok(done)) => done.map_err(io("write", &self.key)),
+            Some(Ok(done)) => {
+                crash::point("upload part after", &self.key);
+                done.map_err(io("write", &self.key))
+            }
             Some(Err(died)) => std::panic::resume_unwind(died.into_panic()),
             None => Ok(()),
         }
@@ -369,7 +454,9 @@ impl Upload {
         while !self.flying.is_empty() {
             self.land().await?;
         }
+        crash::point("upload complete before", &self.key);
         self.parts.complete().await.map_err(io("write", &self.key))?;
+        crash::point("upload complete after", &self.key);
         Ok(())
     }
 

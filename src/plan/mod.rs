@@ -231,12 +231,12 @@ impl Plan {
         let databases = file.databases(&target.name, env, None)?;
         let store = file.store_url(env)?;
         let root = project_root(path);
-        let mut steps = Vec::with_capacity(file.steps.len());
+        let (mut steps, mut folders) = (Vec::with_capacity(file.steps.len()), Folders::new());
         for table in &file.steps {
             let url = &databases[table.database.get_ref()].url;
             let kind = match file.read_program(&root, table, url, env)? {
                 Some(program) => program,
-                None => file.read_work(&root, table)?,
+                None => file.read_work(&root, table, &mut folders)?,
             };
             steps.push(Step { kind, ..step(table) });
         }
@@ -308,6 +308,10 @@ pub fn project_root(path: &Path) -> PathBuf {
 /// Reads the folder of the first path; messages call it by the second.
 type ReadFolder = fn(&Path, &Path) -> Result<Vec<Migration>, kind::ReadError>;
 
+/// What was read already, by the word for its kind and the path: where several databases have the same migrations, these are
+/// read once.
+type Folders = BTreeMap<(&'static str, String), Vec<Migration>>;
+
 fn count(number: Option<&toml::Spanned<u32>>) -> Option<usize> {
     number.map(|it| usize::try_from(*it.get_ref()).unwrap_or(usize::MAX))
 }
@@ -331,14 +335,20 @@ impl PlanFile {
     }
 
     /// The step's work with its files read.
-    fn read_work(&self, root: &Path, table: &StepTable) -> Result<Kind, PlanError> {
-        let (dir, read): (_, ReadFolder) = match &table.work {
-            Work::Sql { dir } => (dir, kind::sql::read),
-            Work::Refinery { dir } => (dir, kind::refinery::read),
+    fn read_work(&self, root: &Path, table: &StepTable, read_before: &mut Folders) -> Result<Kind, PlanError> {
+        let (dir, word, read): (_, _, ReadFolder) = match &table.work {
+            Work::Sql { dir } => (dir, "sql", kind::sql::read),
+            Work::Refinery { dir } => (dir, "refinery", kind::refinery::read),
             _ => return Ok(kind(table, Vec::new())),
         };
+        let place = (word, dir.get_ref().clone());
+        if let Some(migrations) = read_before.get(&place) {
+            return Ok(kind(table, migrations.clone()));
+        }
         let folder = self.folder(root, table, dir)?;
-        Ok(kind(table, read(&folder, Path::new(dir.get_ref()))?))
+        let migrations = read(&folder, Path::new(dir.get_ref()))?;
+        read_before.insert(place, migrations.clone());
+        Ok(kind(table, migrations))
     }
 
     /// The folder of a step, which must be there.

@@ -139,13 +139,13 @@ fn the_form_of_the_file() {
 
 #[test]
 fn hooks_do_one_thing_and_put_no_secret_among_arguments() {
-    check("[[hooks]]\non = \"success\"", "8: a hook: it has both `argv` and `http`, or neither");
-    check("[[hooks]]\non = \"success\"\nargv = []", "9: a hook: `argv` is empty");
+    check("[[hooks]]\non = \"success\"", "7: a hook: it has both `argv` and `http`, or neither");
+    check("[[hooks]]\non = \"success\"\nargv = []", "8: a hook: `argv` is empty");
     check(
         "[[hooks]]\non = \"success\"\nargv = [\"curl\", \"${ALARM_URL}\"]",
-        "9: a hook: `${ALARM_URL}` would put a secret among the arguments",
+        "8: a hook: `${ALARM_URL}` would put a secret among the arguments",
     );
-    check("[[hooks]]\non = \"success\"\nhttp = \"x\"\nenv = { A = \"b\" }", "9: a hook: `env` is for a program");
+    check("[[hooks]]\non = \"success\"\nhttp = \"x\"\nenv = { A = \"b\" }", "8: a hook: `env` is for a program");
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn words_of_the_contract_that_are_not_built_yet() {
     check("[store]\nurl = \"s3://bucket\"", "7: a store at `s3://` is not supported by this version of migrate");
     check("[run]\nfreeze = \"read_only\"", "7: `freeze = \"read_only\"` is not supported by this version of migrate");
     for word in ["freeze", "unfreeze"] {
-        let expected = format!("8: a hook on `{word}` is not supported by this version of migrate");
+        let expected = format!("7: a hook on `{word}` is not supported by this version of migrate");
         check(&format!("[[hooks]]\non = \"{word}\"\nargv = [\"true\"]"), &expected);
     }
     for kind in ["sql", "http", "command", "git"] {

@@ -80,7 +80,8 @@ impl<'a> Back<'a> {
         let ways: BTreeSet<&str> = found.iter().map(|it| it.choice.way.word()).collect();
         let via = Some(ways.into_iter().collect::<Vec<_>>().join(", ")).filter(|it| !it.is_empty());
         let why = request.why.to_owned();
-        journal.write(Fact::RollbackStart { databases: names.iter().cloned().collect(), why, via }).await?;
+        let (databases, only) = (names.iter().cloned().collect(), request.only.is_some());
+        journal.write(Fact::RollbackStart { databases, why, via, only }).await?;
         self.subject.already_swapped(journal, report).await?;
         if !manifests.is_empty() {
             world.tell(Event::Stage(Stage::Restore));

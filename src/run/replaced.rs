@@ -12,7 +12,7 @@ use crate::journal::state::{DatabaseState, Restore, RunState, Standby};
 use crate::journal::{self, JournalError};
 use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
-use crate::outside::postgres::{MAINTENANCE, PgError, Said, Server, connect, made, query_error};
+use crate::outside::postgres::{MAINTENANCE, PgError, Said, Server, change, connect, query_error};
 use crate::outside::store::Store;
 use crate::plan::{Database, Plan};
 use crate::sql::quote::identifier;
@@ -184,9 +184,9 @@ async fn drop_one(session: &mut PgConnection, dbname: &str) -> Option<String> {
     let template = sqlx::query_scalar("select datistemplate from pg_database where datname = $1").bind(dbname);
     let dropped = async {
         if template.fetch_optional(&mut *session).await?.unwrap_or(false) {
-            sqlx::raw_sql(made(format!("ALTER DATABASE {it} IS_TEMPLATE false"))).execute(&mut *session).await?;
+            change(session, format!("ALTER DATABASE {it} IS_TEMPLATE false")).await?;
         }
-        sqlx::raw_sql(made(format!("DROP DATABASE IF EXISTS {it}"))).execute(&mut *session).await
+        change(session, format!("DROP DATABASE IF EXISTS {it}")).await
     };
     let error = dropped.await.err()?;
     Some(format!("the server does not let it go: {}", Said::from(&error).message.replace('\n', "; ")))

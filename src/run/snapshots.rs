@@ -6,20 +6,21 @@ use futures::stream::{self, StreamExt};
 
 use crate::event::{Event, Stage};
 use crate::failure::{Aftermath, Blame, Failure, OrFail};
-use crate::journal::Journal;
 use crate::journal::entry::{Command, Fact, Identity, Outcome};
+use crate::journal::{Journal, JournalError};
 use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
 use crate::outside::postgres::{PgError, Server, connect, database_oid};
 use crate::outside::store::Store;
 use crate::plan::{Database, Plan};
-use crate::snapshot::dump::{self, Effort};
+use crate::snapshot::dump::{self, Effort, Taken};
 use crate::snapshot::{self, SnapshotError, drill};
 use crate::world::World;
 
 use super::report::SnapshotReport;
 
-/// Takes the snapshots of `databases`. The first failure stops the others, each at the end of what it is writing.
+/// Takes the snapshots of `databases`; `again`, if an earlier process of the run may have begun to. The first failure stops the
+/// others, each at the end of what it is writing.
 ///
 /// # Errors
 /// The first failure.
@@ -29,11 +30,12 @@ pub async fn take_all(
     journal: &Journal,
     plan: &Plan,
     databases: &[&Database],
+    again: bool,
 ) -> Result<Vec<SnapshotReport>, SnapshotError> {
     world.tell(Event::Stage(Stage::Snapshots));
     let stop = world.interrupt.part();
     let world = &World { interrupt: stop.clone(), ..world.clone() };
-    let effort = Effort::of(plan);
+    let effort = Effort::of(plan).after_another(again);
     let (mut taken, mut failed) = (Vec::new(), None);
     let work = databases.iter().map(|database| take_one(world, store, journal, database, &effort));
     let mut results = stream::iter(work).buffer_unordered(plan.run.parallel);
@@ -59,13 +61,21 @@ async fn take_one(
     database: &Database,
     effort: &Effort,
 ) -> Result<SnapshotReport, SnapshotError> {
-    let noted = |error| SnapshotError::Journal(Box::new(error));
     let name = database.name.clone();
-    journal.write(Fact::SnapshotStart { database: name.clone() }).await.map_err(noted)?;
+    // A manifest is written last of all: with it, the snapshot is whole, and only the journal does not say so.
+    if effort.again
+        && let Ok(manifest) = snapshot::manifest(store, journal.run(), &name).await
+    {
+        return written(journal, SnapshotReport::from(&Taken { manifest, seconds: 0.0 })).await;
+    }
+    journal.write(Fact::SnapshotStart { database: name }).await.map_err(noted)?;
     let taken = dump::take(world, store, journal.run(), database, effort).await?;
-    let report = SnapshotReport::from(&taken);
+    written(journal, SnapshotReport::from(&taken)).await
+}
+
+async fn written(journal: &Journal, report: SnapshotReport) -> Result<SnapshotReport, SnapshotError> {
     let fact = Fact::SnapshotTaken {
-        database: name,
+        database: report.database.clone(),
         bytes: report.bytes,
         stored_bytes: report.stored_bytes,
         sha256: report.sha256.clone(),
@@ -73,6 +83,10 @@ async fn take_one(
     };
     journal.write(fact).await.map_err(noted)?;
     Ok(report)
+}
+
+fn noted(error: JournalError) -> SnapshotError {
+    SnapshotError::Journal(Box::new(error))
 }
 
 /// Restores the snapshots of this run into scratch databases and compares them, one after the other: they are on the servers of the
@@ -117,10 +131,11 @@ pub async fn take(
         target: plan.target.name.clone(),
         databases: identities,
         no_snapshot: None,
+        work: Vec::new(),
     };
     let journal = Journal::begin(world, store, &run, first).await.or_fail()?;
     world.tell(Event::RunBegan { run: run.clone(), store: store.url().to_owned() });
-    let taken = take_all(world, store, &journal, plan, &databases).await;
+    let taken = take_all(world, store, &journal, plan, &databases, false).await;
     let (outcome, message) = match &taken {
         Ok(_) => (Outcome::Succeeded, None),
         Err(error) => (Outcome::Failed, Some(error.to_string())),

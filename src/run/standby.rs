@@ -14,7 +14,7 @@ use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{PgError, connect};
 use crate::outside::store::Store;
 use crate::plan::{Database, Plan};
-use crate::snapshot::restore::name_beside;
+use crate::snapshot::restore::{drop_database, name_beside};
 use crate::snapshot::standby::{self, StandbyError};
 use crate::world::World;
 
@@ -45,7 +45,7 @@ pub(super) fn failure(error: NoStandby) -> Failure {
 }
 
 /// Makes the standbys that the plan wants of `databases`, one after the other: each cuts its applications off for as long as
-/// its own copy takes, and copies side by side would take longer.
+/// its own copy takes, and copies side by side would take longer. `again` for a run that was cut off before.
 ///
 /// # Errors
 /// The first failure. Those that were made stay.
@@ -53,6 +53,7 @@ pub(super) async fn make_all(
     world: &World,
     journal: &Journal,
     databases: &[&Database],
+    again: bool,
     report: &mut RunReport,
 ) -> Result<(), NoStandby> {
     let wanted: Vec<&&Database> = databases.iter().filter(|it| it.standby).collect();
@@ -63,7 +64,7 @@ pub(super) async fn make_all(
         if world.interrupt.requested() {
             return Err(StandbyError::from(Interrupted).into());
         }
-        make_one(world, journal, database, report).await?;
+        make_one(world, journal, database, again, report).await?;
     }
     Ok(())
 }
@@ -72,11 +73,17 @@ async fn make_one(
     world: &World,
     journal: &Journal,
     database: &Database,
+    again: bool,
     report: &mut RunReport,
 ) -> Result<(), NoStandby> {
     let name = &database.name;
     let bytes = size_of(database).await.map_err(|source| StandbyError::Database { database: name.clone(), source })?;
     let standby = name_beside(database.url.dbname(), "standby", journal.run());
+    if again {
+        // What an attempt left that was cut off before it was written down: nobody would use it.
+        let left = drop_database(&database.url, &standby).await;
+        left.map_err(|source| StandbyError::Database { database: name.clone(), source })?;
+    }
     journal.write(Fact::StandbyStart { database: name.clone(), standby: standby.clone() }).await?;
     world.tell(Event::StandbyBegan { database: name.clone(), bytes });
     let made = standby::make(&world.interrupt, name, &database.url, journal.run(), &standby).await?;

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::event::Event;
 use crate::names::{DatabaseName, RunId};
-use crate::outside::postgres::{PgError, Server, connect, free_connections, query_error};
+use crate::outside::postgres::{PgError, Server, change, connect, free_connections, query_error};
 use crate::outside::process::{Child, PgTools, ToolError};
 use crate::outside::store::{Store, Upload};
 use crate::plan::{Compression, Database, Plan};
@@ -53,6 +53,8 @@ pub struct Effort {
     /// One permit for each of them.
     slots: Semaphore,
     workers: usize,
+    /// Whether an earlier process of the run may have begun: what it left in the store stays as it is.
+    pub again: bool,
 }
 
 impl Effort {
@@ -62,7 +64,13 @@ impl Effort {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let jobs = plan.run.jobs.unwrap_or(cores.clamp(2, MOST_JOBS));
         let compression = plan.store.compression;
-        Self { compression, jobs, slots: Semaphore::new(jobs), workers: cores.min(MOST_WORKERS) }
+        Self { compression, jobs, slots: Semaphore::new(jobs), workers: cores.min(MOST_WORKERS), again: false }
+    }
+
+    /// The same, where an earlier process of the run may have begun.
+    #[must_use]
+    pub fn after_another(self, again: bool) -> Self {
+        Self { again, ..self }
     }
 }
 
@@ -98,7 +106,8 @@ pub async fn take(
     // Last: it changes settings of the transaction.
     let catalog = Catalog::within(&mut session).await.map_err(&failed)?.digested();
     let jobs = effort.jobs.min(free_connections(&mut session).await.map_err(&failed)? / 2).max(1);
-    let dump = Dump { world, store, run, database, tools: &tools, exported: &exported.id, effort };
+    let below = if effort.again { free_folder(store, run, name).await? } else { String::new() };
+    let dump = Dump { world, store, run, database, tools: &tools, exported: &exported.id, effort, below: &below };
     let sent = dump.send_all(portions(&sizes), jobs).await?;
     let tables = match counted(name, &contents.tables, &sent)? {
         Some(tables) => tables,
@@ -137,6 +146,18 @@ pub async fn take(
     Ok(taken)
 }
 
+/// Where archives do not come upon those that an earlier process of the run left unfinished: nothing is overwritten.
+async fn free_folder(store: &Store, run: &RunId, database: &DatabaseName) -> Result<String, SnapshotError> {
+    let folder = folder(run, database);
+    let there = store.list(&folder).await.map_err(SnapshotError::store(database))?;
+    if there.is_empty() {
+        return Ok(String::new());
+    }
+    let taken = |number: &u32| there.iter().any(|it| it.key.starts_with(&format!("{folder}/again-{number}/")));
+    let number = (2..).find(|number| !taken(number)).unwrap_or_default();
+    Ok(format!("again-{number}/"))
+}
+
 /// The rows of every table that has to be in the archives, as they passed; none if the archives are of a format that is
 /// not known.
 fn counted(
@@ -168,11 +189,11 @@ struct Exported {
 }
 
 async fn export(session: &mut PgConnection) -> Result<Exported, PgError> {
-    sqlx::raw_sql(
+    change(
+        session,
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL row_security = off; SET LOCAL statement_timeout = 0; \
          SET LOCAL lock_timeout = 60000; SET LOCAL idle_in_transaction_session_timeout = 0",
     )
-    .execute(&mut *session)
     .await
     .map_err(query_error("beginning the snapshot's transaction"))?;
     let (id, at, lsn, horizon) = sqlx::query_as(
@@ -194,6 +215,8 @@ struct Dump<'a> {
     tools: &'a PgTools,
     exported: &'a str,
     effort: &'a Effort,
+    /// What the keys of its archives begin with.
+    below: &'a str,
 }
 
 impl Dump<'_> {
@@ -227,7 +250,7 @@ impl Dump<'_> {
     async fn send(&self, portion: Portion, so_far: &AtomicU64) -> Result<(Part, Option<Vec<Passed>>), SnapshotError> {
         let (name, section, compression) = (&self.database.name, portion.section, self.effort.compression);
         let slot = self.world.interrupt.or(self.effort.slots.acquire()).await?;
-        let key = format!("{}.{}", portion.name, compression.ending());
+        let key = format!("{}{}.{}", self.below, portion.name, compression.ending());
         let packed = self.dump(&portion, &format!("{}/{key}", folder(self.run, name)), so_far).await?;
         let part = Part { key, section, compression, digests: packed.digests };
         let proven = prove::stored(self.world, self.store, self.run, name, &part).await;

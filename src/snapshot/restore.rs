@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 
 use crate::event::Event;
 use crate::names::RunId;
-use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect, database_oid, made, query_error};
+use crate::outside::postgres::{MAINTENANCE, PgError, Server, change, connect, database_oid, query_error};
 use crate::outside::store::Store;
 use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::{identifier, literal};
@@ -80,7 +80,7 @@ pub async fn into_side(
     create_like(&mut session, &manifest.properties, side).await.map_err(SnapshotError::database(name))?;
     // Whoever owns a schema must be allowed to create it. What cannot be given is noted when the database takes its place.
     for statement in swap::privileges(side, &manifest.properties) {
-        let _ = sqlx::raw_sql(made(statement)).execute(&mut session).await;
+        let _ = change(&mut session, statement).await;
     }
     let beside = url.with_dbname(side);
     if !manifest.properties.has_public {
@@ -103,7 +103,7 @@ pub async fn into_side(
 
 async fn run_sql(session: &mut PgConnection, sql: String) -> Result<(), PgError> {
     let what = sql.chars().take(60).collect::<String>();
-    sqlx::raw_sql(made(sql)).execute(session).await.map_err(query_error(what))?;
+    change(session, sql).await.map_err(query_error(what))?;
     Ok(())
 }
 
@@ -144,8 +144,7 @@ async fn compare(
     let name = &manifest.database;
     let analyzing = async {
         let mut session = connect(side, application).await?;
-        sqlx::raw_sql("set client_min_messages = error; analyze")
-            .execute(&mut session)
+        change(&mut session, "set client_min_messages = error; analyze")
             .await
             .map_err(query_error("gathering statistics"))
     };

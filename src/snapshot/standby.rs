@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use crate::names::{DatabaseName, RunId};
 use crate::outside::interrupt::{Interrupt, Interrupted};
 use crate::outside::postgres::{
-    MAINTENANCE, PgError, Said, Server, backend_pid, connect, database_error, database_oid, made, query_error,
+    MAINTENANCE, PgError, Said, Server, ask, backend_pid, change, connect, database_error, database_oid, query_error,
 };
 use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::identifier;
@@ -128,9 +128,9 @@ pub async fn make(
     let oid = oid.ok_or_else(|| copy.refused(Said { message: "the copy is gone".into(), state: None }))?;
     let mut notes = Vec::new();
     let dressed = async {
-        sqlx::raw_sql("BEGIN").execute(&mut session).await?;
+        change(&mut session, "BEGIN").await?;
         carry_over(&mut session, standby, &like, &mut notes).await?;
-        sqlx::raw_sql("COMMIT").execute(&mut session).await
+        change(&mut session, "COMMIT").await
     };
     dressed.await.map_err(|error| copy.refused(Said::from(&error)))?;
     Ok(Made { oid, bytes, seconds, horizon, notes })
@@ -138,8 +138,7 @@ pub async fn make(
 
 /// The size of a database, and the transactions that are over.
 async fn before(session: &mut PgConnection, dbname: &str) -> Result<(u64, String), PgError> {
-    sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = '30s'")
-        .execute(&mut *session)
+    change(session, "SET statement_timeout = 0; SET lock_timeout = '30s'")
         .await
         .map_err(query_error("preparing a copy of the database"))?;
     let horizon = sqlx::query_scalar("select txid_current_snapshot()::text").fetch_one(&mut *session).await;
@@ -218,7 +217,7 @@ impl Copy<'_> {
     ) -> Result<Result<(), sqlx::Error>, StandbyError> {
         let (over, done) = (Cell::new(false), Notify::new());
         let copying = async {
-            let copied = sqlx::raw_sql(made(create.to_owned())).execute(&mut *session).await;
+            let copied = change(session, create).await;
             over.set(true);
             done.notify_one();
             copied.map(|_| ())
@@ -229,7 +228,7 @@ impl Copy<'_> {
             tokio::select! {
                 () = done.notified() => {}
                 () = self.interrupt.wait() => {
-                    let _ = sqlx::query("select pg_cancel_backend($1)").bind(pid).execute(&mut *usher).await;
+                    let _ = ask(usher, format!("select pg_cancel_backend({pid})")).await;
                 }
             }
             ended

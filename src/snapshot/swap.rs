@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 
 use crate::journal::entry::Swap;
 use crate::names::RunId;
-use crate::outside::postgres::{MAINTENANCE, PgError, Said, connect, database_error, database_oid, made};
+use crate::outside::postgres::{MAINTENANCE, PgError, Said, change, connect, database_error, database_oid};
 use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::{identifier, literal};
 
@@ -83,7 +83,7 @@ pub async fn swap(
                 if database_error(&error).is_none() && took_place(&mut usher, swaps).await? {
                     return Ok(Swapped { seconds: 0.0, notes: Vec::new() });
                 }
-                let _ = sqlx::raw_sql("ROLLBACK").execute(&mut session).await;
+                let _ = change(&mut session, "ROLLBACK").await;
                 let in_use = database_error(&error).is_some_and(|said| said.code() == IN_USE);
                 if !in_use {
                     return Err(SwapError::Refused(Said::from(&error)));
@@ -116,9 +116,7 @@ async fn exchange(
     swaps: &[Swap],
     properties: &[Option<&Properties>],
 ) -> Result<Swapped, sqlx::Error> {
-    sqlx::raw_sql("BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '30s'")
-        .execute(&mut *session)
-        .await?;
+    change(session, "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '30s'").await?;
     let mut notes = Vec::new();
     for (swap, properties) in swaps.iter().zip(properties).filter_map(|(swap, it)| Some((swap, (*it)?))) {
         carry_over(session, &swap.side, properties, &mut notes).await?;
@@ -130,9 +128,9 @@ async fn exchange(
             let rename =
                 |from: &str, to: &str| format!("ALTER DATABASE {} RENAME TO {}", identifier(from), identifier(to));
             if swap.replaces() {
-                sqlx::raw_sql(made(rename(&swap.dbname, &swap.kept_as))).execute(&mut *session).await?;
+                change(session, rename(&swap.dbname, &swap.kept_as)).await?;
             }
-            sqlx::raw_sql(made(rename(&swap.side, &swap.dbname))).execute(&mut *session).await?;
+            change(session, rename(&swap.side, &swap.dbname)).await?;
         }
         Ok(())
     };
@@ -146,7 +144,7 @@ async fn exchange(
     };
     let (renamed, ended) = tokio::join!(renaming, end_sessions(usher, &oids, &over, None));
     renamed.and(ended)?;
-    sqlx::raw_sql("COMMIT").execute(&mut *session).await?;
+    change(session, "COMMIT").await?;
     Ok(Swapped { seconds: begun.elapsed().as_secs_f64(), notes })
 }
 
@@ -166,7 +164,7 @@ pub(super) async fn carry_over(
 ) -> Result<(), sqlx::Error> {
     for statement in statements(side, like) {
         let guarded = format!("SAVEPOINT carry; {statement}; RELEASE SAVEPOINT carry");
-        if let Err(error) = sqlx::raw_sql(made(guarded)).execute(&mut *session).await {
+        if let Err(error) = change(session, guarded).await {
             let Some(said) = database_error(&error) else { return Err(error) };
             notes.push(format!(
                 "{}: not carried over, {} (SQLSTATE {}): {statement}",
@@ -174,7 +172,7 @@ pub(super) async fn carry_over(
                 said.message(),
                 said.code()
             ));
-            sqlx::raw_sql("ROLLBACK TO SAVEPOINT carry").execute(&mut *session).await?;
+            change(session, "ROLLBACK TO SAVEPOINT carry").await?;
         }
     }
     Ok(())
