@@ -300,3 +300,18 @@ async fn after_the_swap_by_standby_before_it_is_written_down() {
     assert_eq!((scene.world.oid("chat").await, scene.world.oid("rag").await), now, "and not again");
     assert_eq!(back["databases"][1]["via"], "standby", "{back}");
 }
+
+/// What was not written down is no standby: a run that is resumed makes it anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_standby_was_made_the_run_can_be_resumed() {
+    let scene = warm("kill_standby_resume").await;
+    scene.killed_at(&["apply", "--yes"], "journal/000007.json").await;
+    scene.world.sql("rag", "insert into t values (0, 'written meanwhile')").await;
+    let before = scene.world.fingerprints().await;
+    let resumed = scene.world.json(0, &["resume", "--yes"]);
+    assert_eq!((&resumed["outcome"], &resumed["standbys"][0]["database"]), (&"succeeded".into(), &"rag".into()));
+    let back = scene.world.json(0, &["rollback", "--yes"]);
+    assert_eq!(back["databases"][1]["via"], "standby", "{back}");
+    let rag = before["rag"].diff(&scene.world.fingerprints().await["rag"]);
+    assert!(rag.is_empty(), "{rag:?}");
+}
