@@ -55,6 +55,9 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
     if args.save_writes && matches!(args.via, Via::Down) {
         return Err(Failure::untouched(Blame::Usage, NothingToSave));
     }
+    if args.save_writes && !plan.store.encrypt_to.is_empty() {
+        return Err(Failure::untouched(Blame::Usage, Encrypted));
+    }
     let whole = match &only {
         Some(_) => context.stored_plan(&store, &state, None).await.ok(),
         None => None,
@@ -106,6 +109,11 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
     let exit = super::apply::told(context.console, &report, None)?;
     Ok(if report.checks.iter().all(CheckResult::holds) { exit } else { Exit::CheckFailed })
 }
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("--save-writes would put rows into the store as they are, and the plan wants its archives encrypted")]
+#[diagnostic(code("usage.save_writes"), help("Leave it out: the replaced database keeps what was written."))]
+struct Encrypted;
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[error("--save-writes is for databases that are exchanged: down scripts keep what was written since")]

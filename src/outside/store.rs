@@ -1,5 +1,9 @@
-//! The store: the one file that speaks to `object_store`. Objects are created and never overwritten or renamed, and deleted only
-//! when snapshots are pruned, so that a bucket with a retention policy serves as well as a folder.
+//! The store: this file and those below it alone speak to `object_store`. Objects are created and never overwritten or renamed,
+//! and deleted only when snapshots are pruned, so that a bucket with a retention policy serves as well as a folder.
+
+mod federated;
+mod gcs;
+mod s3;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,14 +12,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ClientConfigKey, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio::task::JoinSet;
 
 use super::durable;
 use crate::crash;
+use federated::NoToken;
 
 /// Bytes of the first parts of an upload: the least that stores take, because every part in flight is held in memory, for
 /// each of the databases that are dumped side by side.
@@ -29,12 +33,15 @@ const CREATE_ATTEMPTS: u32 = 3;
 /// Objects that are on their way into a bucket at once.
 const CREATED_AT_ONCE: usize = 64;
 
+/// The longest that one request may take, unless the environment says otherwise (`GOOGLE_TIMEOUT`, `AWS_TIMEOUT`).
+const TIMEOUT: &str = "120 seconds";
+
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum StoreError {
     /// The URL is not of a kind that is known.
     #[error("`{url}` is not a store")]
-    #[diagnostic(code("store.url"), help("Write `file:///folder` or `gs://bucket/prefix`."))]
+    #[diagnostic(code("store.url"), help("Write `file:///folder`, `gs://bucket/prefix` or `s3://bucket/prefix`."))]
     Url {
         /// As given.
         url: String,
@@ -50,17 +57,19 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// The client cannot be made, for want of credentials for example.
-    #[error("the store {url} cannot be set up")]
+    #[error("the store {url} cannot be set up with {who}")]
     #[diagnostic(
         code("store.setup"),
-        help("Set GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS, as object_store reads them.")
+        help("Correct it, or name other credentials: README.md has the table of those that are read.")
     )]
     Setup {
         /// The store.
         url: String,
+        /// Whose credentials.
+        who: String,
         /// What the client said.
         #[source]
-        source: Box<object_store::Error>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// An operation failed after the client's own retries.
     #[error("the store could not {what} `{key}`")]
@@ -75,17 +84,34 @@ pub enum StoreError {
         source: Box<object_store::Error>,
     },
     /// Nobody says who we are.
-    #[error("the store has no credentials to {what} `{key}` with")]
-    #[diagnostic(
-        code("store.credentials"),
-        help("Set GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS to a key file, or GOOGLE_BEARER_TOKEN.")
-    )]
+    #[error("the store has no credentials to {what} `{key}` with: {who} gave none")]
+    #[diagnostic(code("store.credentials"), help("{help}"))]
     Credentials {
         /// `write`, `read`, `list`.
         what: &'static str,
         /// The object.
         key: String,
+        /// Whose credentials were tried.
+        who: String,
+        /// What to do.
+        help: &'static str,
         /// What the client said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store knows who we are, or does not believe it, and refuses.
+    #[error("the store does not let {who} {what} `{key}`")]
+    #[diagnostic(code("store.denied"), help("{help}"))]
+    Denied {
+        /// `write`, `read`, `list`.
+        what: &'static str,
+        /// The object.
+        key: String,
+        /// Whose credentials.
+        who: String,
+        /// What to do.
+        help: &'static str,
+        /// What the store said.
         #[source]
         source: Box<object_store::Error>,
     },
@@ -122,6 +148,22 @@ pub struct Store {
     inner: Arc<dyn ObjectStore>,
     prefix: Path,
     url: String,
+    who: Who,
+}
+
+/// The environment, as `World` gathered it.
+type Env = BTreeMap<String, String>;
+
+/// What a bucket is reached with.
+struct Client {
+    inner: Arc<dyn ObjectStore>,
+    who: String,
+}
+
+/// Why there is no client.
+struct NoClient {
+    who: String,
+    source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 impl Store {
@@ -129,22 +171,26 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::open`], or the folder does not exist.
-    pub fn open_existing(url: &str) -> Result<Self, StoreError> {
+    pub fn open_existing(url: &str, env: &Env) -> Result<Self, StoreError> {
         if let Some(path) = url.strip_prefix("file://") {
             std::fs::read_dir(path).map_err(|source| StoreError::Folder { path: path.into(), source })?;
         }
-        Self::open(url)
+        Self::open(url, env)
     }
 
-    /// Opens `file:///folder` (made if it is not there) or `gs://bucket/prefix`, the latter configured by the environment
-    /// variables that `object_store` reads (`GOOGLE_SERVICE_ACCOUNT`, `GOOGLE_BASE_URL`, …).
+    /// Opens `file:///folder` (made if it is not there), `gs://bucket/prefix` or `s3://bucket/prefix`, the latter configured by
+    /// the variables of `env` that `object_store` knows (`GOOGLE_SERVICE_ACCOUNT`, `AWS_ENDPOINT_URL`, …). Within a runtime: it
+    /// may start to ask for tokens.
     ///
     /// # Errors
     /// The URL is of no known kind, or the client cannot be made.
-    pub fn open(url: &str) -> Result<Self, StoreError> {
+    pub fn open(url: &str, env: &Env) -> Result<Self, StoreError> {
+        // A variable that is empty is one that is not set.
+        let env = &env.iter().filter(|(_, value)| !value.is_empty()).map(|(k, v)| (k.clone(), v.clone())).collect();
         match url.split_once("://") {
             Some(("file", path)) if path.starts_with('/') => Self::folder(url, path),
-            Some(("gs", rest)) => Self::bucket(url, rest),
+            Some(("gs", rest)) => Self::bucket(url, rest, |bucket| gcs::client(bucket, env)),
+            Some(("s3", rest)) => Self::bucket(url, rest, |bucket| s3::client(bucket, env)),
             _ => Err(StoreError::Url { url: url.into() }),
         }
     }
@@ -153,20 +199,22 @@ impl Store {
         let folder = |source| StoreError::Folder { path: path.into(), source };
         std::fs::create_dir_all(path).map_err(folder)?;
         let inner = LocalFileSystem::new_with_prefix(path)
-            .map_err(|source| StoreError::Setup { url: url.into(), source: source.into() })?
+            .map_err(|source| StoreError::Setup { url: url.into(), who: "this folder".into(), source: source.into() })?
             .with_fsync(true);
-        Ok(Self { inner: Arc::new(inner), prefix: Path::default(), url: url.trim_end_matches('/').into() })
+        let who = "this user".into();
+        Ok(Self { inner: Arc::new(inner), prefix: Path::default(), url: url.trim_end_matches('/').into(), who })
     }
 
-    fn bucket(url: &str, rest: &str) -> Result<Self, StoreError> {
+    fn bucket(
+        url: &str,
+        rest: &str,
+        client: impl FnOnce(&str) -> Result<Client, NoClient>,
+    ) -> Result<Self, StoreError> {
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|_| StoreError::Url { url: url.into() })?;
-        let inner = GoogleCloudStorageBuilder::from_env()
-            .with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), "120 seconds")
-            .with_bucket_name(bucket)
-            .build()
-            .map_err(|source| StoreError::Setup { url: url.into(), source: source.into() })?;
-        Ok(Self { inner: Arc::new(inner), prefix, url: url.trim_end_matches('/').into() })
+        let Client { inner, who } =
+            client(bucket).map_err(|NoClient { who, source }| StoreError::Setup { url: url.into(), who, source })?;
+        Ok(Self { inner, prefix, url: url.trim_end_matches('/').into(), who: who.into() })
     }
 
     /// The URL as configured; it never holds a secret.
@@ -204,7 +252,7 @@ impl Store {
                 Some(found) if found == content => return Ok(()),
                 Some(_) => return Err(StoreError::Taken { key: key.into() }),
                 None if attempt < CREATE_ATTEMPTS => {}
-                None => return Err(io("write", key)(error)),
+                None => return Err(self.who.io("write", key)(error)),
             }
         }
     }
@@ -259,7 +307,7 @@ impl Store {
             let (key, content) = &objects[at];
             if error.kind() != std::io::ErrorKind::AlreadyExists {
                 let source = object_store::Error::Generic { store: "folder", source: Box::new(error) };
-                return Err(io("write", key)(source));
+                return Err(self.who.io("write", key)(source));
             }
             there.push((key.clone(), content.clone()));
         }
@@ -272,9 +320,9 @@ impl Store {
     /// The store cannot be read.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
         match self.inner.get(&self.path(key)).await {
-            Ok(found) => Ok(Some(found.bytes().await.map_err(io("read", key))?)),
+            Ok(found) => Ok(Some(found.bytes().await.map_err(self.who.io("read", key))?)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(io("read", key)(error)),
+            Err(error) => Err(self.who.io("read", key)(error)),
         }
     }
 
@@ -286,18 +334,18 @@ impl Store {
         match self.inner.head(&self.path(key)).await {
             Ok(meta) => Ok(Some(meta.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(io("read", key)(error)),
+            Err(error) => Err(self.who.io("read", key)(error)),
         }
     }
 
     /// The content of a large object of `size` bytes, in pieces, read ahead by one.
     pub fn read(&self, key: &str, size: u64) -> BoxStream<'static, Result<Bytes, StoreError>> {
-        let (inner, path, key) = (Arc::clone(&self.inner), self.path(key), key.to_owned());
+        let (inner, path, key, who) = (Arc::clone(&self.inner), self.path(key), key.to_owned(), self.who.clone());
         let ranges: Vec<Range<u64>> = (0..size.div_ceil(READ)).map(|n| n * READ..((n + 1) * READ).min(size)).collect();
         stream::iter(ranges)
             .map(move |range| {
-                let (inner, path, key) = (Arc::clone(&inner), path.clone(), key.clone());
-                async move { inner.get_range(&path, range).await.map_err(io("read", &key)) }
+                let (inner, path, key, who) = (Arc::clone(&inner), path.clone(), key.clone(), who.clone());
+                async move { inner.get_range(&path, range).await.map_err(who.io("read", &key)) }
             })
             .buffered(2)
             .boxed()
@@ -315,7 +363,7 @@ impl Store {
             .map_ok(|meta| Object { key: self.key(&meta.location), size: meta.size })
             .try_collect()
             .await
-            .map_err(io("list", folder))?;
+            .map_err(self.who.io("list", folder))?;
         found.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(found)
     }
@@ -325,7 +373,8 @@ impl Store {
     /// # Errors
     /// The store cannot be listed.
     pub async fn folders(&self, folder: &str) -> Result<Vec<String>, StoreError> {
-        let listed = self.inner.list_with_delimiter(Some(&self.path(folder))).await.map_err(io("list", folder))?;
+        let listed =
+            self.inner.list_with_delimiter(Some(&self.path(folder))).await.map_err(self.who.io("list", folder))?;
         let mut names: Vec<String> =
             listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
         names.sort();
@@ -343,7 +392,7 @@ impl Store {
         match deleted {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(Removal::Done),
             Err(error @ object_store::Error::PermissionDenied { .. }) => Ok(Removal::Refused(error.to_string())),
-            Err(error) => Err(io("remove", key)(error)),
+            Err(error) => Err(self.who.io("remove", key)(error)),
         }
     }
 
@@ -353,9 +402,10 @@ impl Store {
     /// The store refuses.
     pub async fn upload(&self, key: &str) -> Result<Upload, StoreError> {
         crash::point("upload begin before", key);
-        let parts = self.inner.put_multipart(&self.path(key)).await.map_err(io("write", key))?;
+        let parts = self.inner.put_multipart(&self.path(key)).await.map_err(self.who.io("write", key))?;
         crash::point("upload begin after", key);
-        Ok(Upload { parts, key: key.into(), filling: Vec::new(), filled: 0, flying: JoinSet::new(), sent: 0 })
+        let who = self.who.clone();
+        Ok(Upload { parts, who, key: key.into(), filling: Vec::new(), filled: 0, flying: JoinSet::new(), sent: 0 })
     }
 }
 
@@ -372,19 +422,68 @@ fn make_files(
     durable::create(&root, &paths.iter().zip(contents).map(file).collect::<std::io::Result<Vec<_>>>()?)
 }
 
-fn io(what: &'static str, key: &str) -> impl FnOnce(object_store::Error) -> StoreError {
-    let key = key.to_owned();
-    move |source| {
-        let no_token = source.to_string().contains("token request");
-        let source = Box::new(source);
-        if no_token { StoreError::Credentials { what, key, source } } else { StoreError::Io { what, key, source } }
+/// Whose credentials the store is reached with, in the words of a message.
+#[derive(Clone)]
+struct Who(Arc<str>);
+
+impl From<String> for Who {
+    fn from(text: String) -> Self {
+        Self(text.into())
     }
+}
+
+impl From<&str> for Who {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl Who {
+    /// For `map_err`: what `key` could not be done to.
+    fn io(&self, what: &'static str, key: &str) -> impl FnOnce(object_store::Error) -> StoreError {
+        let (key, who) = (key.to_owned(), self.0.to_string());
+        move |source| {
+            let text = source.to_string();
+            if let Some(why) = NoToken::cause_of(&source) {
+                return StoreError::Credentials { what, key, who, help: help(&text), source: why.into() };
+            }
+            match &source {
+                _ if NO_TOKEN.iter().any(|it| text.contains(it)) => {
+                    StoreError::Credentials { what, key, who, help: help(&text), source: source.into() }
+                }
+                object_store::Error::Unauthenticated { .. } | object_store::Error::PermissionDenied { .. } => {
+                    StoreError::Denied { what, key, who, help: DENIED, source: source.into() }
+                }
+                // Of a listing, `object_store` says it in words alone.
+                _ if ["status code: 401", "status code: 403"].iter().any(|it| text.contains(it)) => {
+                    StoreError::Denied { what, key, who, help: DENIED, source: source.into() }
+                }
+                _ => StoreError::Io { what, key, source: source.into() },
+            }
+        }
+    }
+}
+
+/// How `object_store` speaks of tokens that it could not get: from Google, and from Amazon's machines and roles.
+const NO_TOKEN: [&str; 4] = ["token request", "/latest/api/token", "AssumeRoleWithWebIdentity", "security-credentials"];
+
+const DENIED: &str = "If it says that credentials expired or are not valid, log in again or name others; else give the account the \
+                      right to create, read and list objects of the bucket. `migrate doctor` tries both.";
+
+fn help(text: &str) -> &'static str {
+    if text.contains("S3") {
+        return "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN; those of a profile \
+                come with `eval \"$(aws configure export-credentials --format env)\"`.";
+    }
+    "Set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials, or GOOGLE_BEARER_TOKEN to a token; where the file is named already, \
+     look at the cause below, and log in again or correct the file."
 }
 
 /// An upload under way. It must be ended by [`Upload::finish`] or [`Upload::abort`]: dropping it leaves parts behind that
 /// cost money.
 pub struct Upload {
     parts: Box<dyn MultipartUpload>,
+    who: Who,
     key: String,
     filling: Vec<Bytes>,
     filled: usize,
@@ -426,7 +525,7 @@ impl Upload {
         match self.flying.join_next().await {
             Some(Ok(done)) => {
                 crash::point("upload part after", &self.key);
-                done.map_err(io("write", &self.key))
+                done.map_err(self.who.io("write", &self.key))
             }
             Some(Err(died)) => std::panic::resume_unwind(died.into_panic()),
             None => Ok(()),
@@ -455,7 +554,7 @@ impl Upload {
             self.land().await?;
         }
         crash::point("upload complete before", &self.key);
-        self.parts.complete().await.map_err(io("write", &self.key))?;
+        self.parts.complete().await.map_err(self.who.io("write", &self.key))?;
         crash::point("upload complete after", &self.key);
         Ok(())
     }
@@ -477,10 +576,4 @@ fn part_size(sent: usize) -> usize {
         2_000..6_000 => 32 << 20,
         _ => 512 << 20,
     }
-}
-
-/// The variables that the client of a `gs://` store reads, for `doctor` to show by name.
-#[must_use]
-pub fn credential_variables(env: &BTreeMap<String, String>) -> Vec<&str> {
-    env.keys().map(String::as_str).filter(|name| name.starts_with("GOOGLE_")).collect()
 }

@@ -34,6 +34,7 @@ use crate::kind::limits::Limits;
 use crate::kind::{self, Copy, Files, Kind, Migration, TableRef};
 use crate::lint::Allowed;
 use crate::names::{DatabaseName, StepName, TargetName};
+use crate::outside::encryption::Recipient;
 use crate::outside::url::DatabaseUrl;
 use crate::verify::sync::SyncCheck;
 
@@ -82,10 +83,12 @@ pub struct Target {
 /// `[store]`.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
-    /// `gs://bucket/prefix` or `file:///…`, expanded. None: the command line has to name one.
+    /// `gs://bucket/prefix`, `s3://bucket/prefix` or `file:///…`, expanded. None: the command line has to name one.
     pub url: Option<String>,
     /// How archives are compressed.
     pub compression: Compression,
+    /// To whom archives are encrypted; to nobody: not at all.
+    pub encrypt_to: Vec<Recipient>,
     /// What `snapshot prune` keeps.
     pub retention: Retention,
 }
@@ -229,7 +232,7 @@ impl Plan {
         let file = PlanFile::parse(path, &text)?;
         let target = file.target(target)?;
         let databases = file.databases(&target.name, env, None)?;
-        let store = file.store_url(env)?;
+        let store = Self::store_settings(&file, file.store_url(env)?, file.encrypt_to(env)?);
         let root = project_root(path);
         let (mut steps, mut folders) = (Vec::with_capacity(file.steps.len()), Folders::new());
         for table in &file.steps {
@@ -261,9 +264,15 @@ impl Plan {
         let file = PlanFile::parse(path, text)?;
         let target = file.target(Some(target))?;
         let databases = file.databases(&target.name, env, only)?;
-        let store = file.store_url(env).unwrap_or_default();
+        let (url, encrypt_to) = (file.store_url(env).unwrap_or_default(), file.encrypt_to(env).unwrap_or_default());
+        let store = Self::store_settings(&file, url, encrypt_to);
         let steps = file.steps.iter().map(step).collect();
         Ok(Self::of(file, path, target, databases, store, steps))
+    }
+
+    fn store_settings(file: &PlanFile, url: Option<String>, encrypt_to: Vec<Recipient>) -> StoreSettings {
+        let compression = file.store.compression.unwrap_or_default();
+        StoreSettings { url, compression, encrypt_to, retention: file.store.retention }
     }
 
     fn of(
@@ -271,18 +280,14 @@ impl Plan {
         path: &Path,
         target: Target,
         databases: BTreeMap<DatabaseName, Database>,
-        store: Option<String>,
+        store: StoreSettings,
         steps: Vec<Step>,
     ) -> Self {
         Self {
             text: file.source.text().to_owned(),
             path: path.to_owned(),
             target,
-            store: StoreSettings {
-                url: store,
-                compression: file.store.compression.unwrap_or_default(),
-                retention: file.store.retention,
-            },
+            store,
             run: file.run_settings(),
             allowed: file.allowed(),
             databases,

@@ -26,6 +26,7 @@ use super::going_on::settled;
 use super::hooks;
 use super::keep::{self, Keeping};
 use super::lock::{LockError, Locks};
+use super::readable;
 use super::ready::Ready;
 use super::report::RunReport;
 use super::rollback::{self, Request, Way};
@@ -86,6 +87,9 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     let failure = if survey.databases_with_work(plan).is_empty() {
         nothing_to_do(world, plan, &mut report).await
     } else {
+        if options.no_snapshot.is_none() {
+            readable::preflight(world, plan)?;
+        }
         gates(world, plan, &mut report).await?;
         let journal = begin(world, plan, store, &run, &survey, options).await.or_fail()?;
         let so_far = SoFar::default();

@@ -19,6 +19,7 @@ use crate::world::World;
 
 use super::lock::who_holds;
 use super::needs::Needs;
+use super::readable::{self, Readable};
 use super::ready::Ready;
 use super::standby;
 use super::survey::{Sessions, StepState, Survey, UnreadError};
@@ -129,6 +130,7 @@ pub async fn examine(
     findings.extend(different_databases(survey));
     findings.extend(program_findings(plan.steps.iter()));
     findings.extend(unread_findings(plan, survey));
+    findings.extend(encryption_finding(world, plan));
     findings
 }
 
@@ -146,6 +148,15 @@ async fn standby_findings(plan: &Plan, survey: &Survey, store: Option<&Store>) -
         finding("standby", plan.databases.get(&it.database), None, fine)
     };
     costs.iter().map(finding).collect()
+}
+
+/// Whether encrypted snapshots could be read back here.
+fn encryption_finding(world: &World, plan: &Plan) -> Option<Finding> {
+    match readable::look(world, plan) {
+        Ok(Readable::Plain) => None,
+        Ok(Readable::Decrypted(fine) | Readable::Elsewhere(fine)) => Some(finding("encryption", None, None, fine)),
+        Err(error) => Some(explained("encryption", &error)),
+    }
 }
 
 /// Steps of which it cannot be said what is pending.

@@ -135,7 +135,8 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_for_a_file_goes_on_when_it_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&format!("file://{}", dir.path().display())).unwrap();
+        let store =
+            Store::open(&format!("file://{}", dir.path().display()), &std::collections::BTreeMap::new()).unwrap();
         let (last, count) = (3 * TOGETHER.1, 3 * TOGETHER.1 + 1);
         let (files, kept) = keeping(&store, 0..count);
         let seen = async {
@@ -152,7 +153,8 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_for_a_file_is_told_that_it_is_not_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&format!("file://{}", dir.path().display())).unwrap();
+        let store =
+            Store::open(&format!("file://{}", dir.path().display()), &std::collections::BTreeMap::new()).unwrap();
         let theirs = TOGETHER.0;
         store.put_new(&format!("f/{theirs}.sql"), "other content").await.unwrap();
         let (files, kept) = keeping(&store, 0..theirs + 1);

@@ -17,6 +17,7 @@ pub mod mend;
 mod needs;
 pub mod price;
 pub mod program_step;
+pub mod readable;
 pub mod ready;
 pub mod recover;
 pub mod repair_index;

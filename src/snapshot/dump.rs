@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::event::Event;
 use crate::names::{DatabaseName, RunId};
+use crate::outside::encryption::Recipient;
 use crate::outside::postgres::{PgError, Server, change, connect, free_connections, query_error};
 use crate::outside::process::{Child, PgTools, ToolError};
 use crate::outside::store::{Store, Upload};
@@ -48,6 +49,7 @@ pub struct Taken {
 /// What the dumps of a run may cost, all its databases together.
 pub struct Effort {
     compression: Compression,
+    encrypt_to: Vec<Recipient>,
     /// `pg_dump`s at once.
     jobs: usize,
     /// One permit for each of them.
@@ -63,8 +65,9 @@ impl Effort {
     pub fn of(plan: &Plan) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let jobs = plan.run.jobs.unwrap_or(cores.clamp(2, MOST_JOBS));
-        let compression = plan.store.compression;
-        Self { compression, jobs, slots: Semaphore::new(jobs), workers: cores.min(MOST_WORKERS), again: false }
+        let (compression, encrypt_to) = (plan.store.compression, plan.store.encrypt_to.clone());
+        let (slots, workers) = (Semaphore::new(jobs), cores.min(MOST_WORKERS));
+        Self { compression, encrypt_to, jobs, slots, workers, again: false }
     }
 
     /// The same, where an earlier process of the run may have begun.
@@ -114,8 +117,9 @@ pub async fn take(
         None => world.interrupt.or(row_counts(&mut session, &contents.tables)).await?.map_err(&failed)?,
     };
     let parts = sent.into_iter().map(|(part, _)| part).collect();
+    let encrypted_to: Vec<String> = effort.encrypt_to.iter().map(ToString::to_string).collect();
     let manifest = Manifest {
-        format: manifest::FORMAT,
+        format: manifest::format(encrypted_to.len()),
         run: run.clone(),
         database: name.clone(),
         taken_at: exported.at,
@@ -131,6 +135,7 @@ pub async fn take(
         horizon: Some(exported.horizon),
         counters: counters.map_err(&failed)?,
         large_objects: Some(large_objects.map_err(&failed)?),
+        encrypted_to,
         parts,
     };
     let text = serde_json::to_vec_pretty(&manifest).expect("a manifest has no map with keys that are not text");
@@ -250,7 +255,8 @@ impl Dump<'_> {
     async fn send(&self, portion: Portion, so_far: &AtomicU64) -> Result<(Part, Option<Vec<Passed>>), SnapshotError> {
         let (name, section, compression) = (&self.database.name, portion.section, self.effort.compression);
         let slot = self.world.interrupt.or(self.effort.slots.acquire()).await?;
-        let key = format!("{}{}.{}", self.below, portion.name, compression.ending());
+        let age = if self.effort.encrypt_to.is_empty() { "" } else { ".age" };
+        let key = format!("{}{}.{}{age}", self.below, portion.name, compression.ending());
         let packed = self.dump(&portion, &format!("{}/{key}", folder(self.run, name)), so_far).await?;
         let part = Part { key, section, compression, digests: packed.digests };
         let proven = prove::stored(self.world, self.store, self.run, name, &part).await;
@@ -302,7 +308,9 @@ impl Dump<'_> {
         let name = &self.database.name;
         let mut stdout = dump.stdout().expect("pg_dump was started with a pipe");
         let broke = |source| SnapshotError::Stream { database: name.clone(), program: "pg_dump", source };
-        let Packing { input, mut output, done } = archive::compress(self.effort.compression, self.effort.workers);
+        let Effort { compression, workers, encrypt_to, .. } = self.effort;
+        let Packing { input, mut output, done } =
+            archive::compress(*compression, *workers, encrypt_to).map_err(broke)?;
         let reading = async {
             loop {
                 let chunk = read_chunk(&mut stdout).await.map_err(broke)?;

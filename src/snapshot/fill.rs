@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -11,6 +12,7 @@ use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::event::Event;
+use crate::outside::encryption::Identities;
 use crate::outside::postgres::{PgError, free_connections, query_error};
 use crate::outside::process::{Child, PgTools, ToolError};
 use crate::outside::store::Store;
@@ -40,6 +42,8 @@ pub(super) struct Filling<'a> {
     pub(super) tools: &'a PgTools,
     pub(super) side: &'a DatabaseUrl,
     pub(super) roles: Roles,
+    /// What the archives are decrypted with, if they are encrypted.
+    pub(super) identities: Option<Arc<Identities>>,
 }
 
 /// What the sessions of a restore are told.
@@ -211,7 +215,7 @@ impl Filling<'_> {
     ) -> Result<std::io::Result<Digests>, SnapshotError> {
         let (name, size) = (&self.manifest.database, part.digests.stored_bytes);
         let mut archive = self.store.read(&part_key(&self.manifest.run, name, part), size);
-        let Unpacking { input, mut output, done } = archive::decompress(part.compression);
+        let Unpacking { input, mut output, done } = archive::decompress(part.compression, self.identities.clone());
         let of = self.manifest.stored_bytes();
         let reading = async {
             while let Some(chunk) = archive.next().await {

@@ -7,6 +7,7 @@ pub mod dump;
 pub mod elsewhere;
 mod fill;
 pub(crate) mod inventory;
+pub mod keys;
 pub mod manifest;
 pub mod obstacles;
 pub mod parts;
@@ -24,6 +25,7 @@ use crate::outside::postgres::PgError;
 use crate::outside::process::ToolError;
 use crate::outside::store::{Store, StoreError};
 
+use keys::KeysError;
 use manifest::{Manifest, Part};
 
 /// Why a snapshot was not taken, verified or restored.
@@ -175,6 +177,10 @@ pub enum SnapshotError {
         /// Which roles.
         missing: String,
     },
+    /// It is encrypted, and cannot be read here.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Keys(#[from] KeysError),
     /// A drill restored something else than was dumped.
     #[error("{database}: the snapshot of run {run}, restored in a drill, is not what was dumped: {what}")]
     #[diagnostic(

@@ -14,12 +14,12 @@ use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::{identifier, literal};
 use crate::world::World;
 
-use super::SnapshotError;
 use super::elsewhere::{Roles, can_hold};
 use super::fill::Filling;
 use super::inventory::{contents, count_differences, row_counts};
 use super::manifest::{Manifest, Properties};
 use super::swap;
+use super::{SnapshotError, keys};
 
 /// PostgreSQL cuts longer names off without a word.
 const NAME_LIMIT: usize = 63;
@@ -65,6 +65,7 @@ pub async fn into_side(
     roles: Roles,
 ) -> Result<SideDatabase, SnapshotError> {
     let (name, begun) = (&manifest.database, Instant::now());
+    let identities = keys::of(world, manifest)?;
     let application = format!("migrate {}", manifest.run);
     let maintenance = url.with_dbname(MAINTENANCE);
     let mut session = connect(&maintenance, &application).await.map_err(SnapshotError::database(name))?;
@@ -87,7 +88,7 @@ pub async fn into_side(
         let mut inside = connect(&beside, &application).await.map_err(SnapshotError::database(name))?;
         run_sql(&mut inside, "drop schema public".into()).await.map_err(SnapshotError::database(name))?;
     }
-    let filling = Filling { world, store, manifest, tools: &tools, side: &beside, roles };
+    let filling = Filling { world, store, manifest, tools: &tools, side: &beside, roles, identities };
     world.interrupt.or(filling.fill(&mut session)).await??;
     let rows = world.interrupt.or(compare(manifest, &beside, &application, side)).await??;
     let oid = database_oid(&mut session, side).await.map_err(SnapshotError::database(name))?;

@@ -31,6 +31,7 @@ mod resume;
 mod rollback;
 mod round_trip;
 mod round_trips;
+mod s3_server;
 mod snapshots;
 mod store;
 mod sync;
