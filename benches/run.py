@@ -7,12 +7,13 @@ import signal
 import sys
 
 import apply
+import rollback
 import snapshot
 import tools
 from harness import ROOT, Cluster, Report, say
 
 #: A group of measurements is a module with `PARTS` and `run`.
-GROUPS = {"apply": apply, "snapshot": snapshot}
+GROUPS = {"apply": apply, "snapshot": snapshot, "rollback": rollback}
 
 
 def arguments():
@@ -21,6 +22,7 @@ def arguments():
     parser.add_argument("parts", nargs="*", help="parts of the group alone: " + "; ".join(f"{name}: {', '.join(it.PARTS)}" for name, it in GROUPS.items()))
     parser.add_argument("--quick", action="store_true", help="fewer migrations, and fewer turns")
     parser.add_argument("--times", type=int, default=5, metavar="N", help="turns, of which the medians are shown (5)")
+    parser.add_argument("--large", action="store_true", help="of rollback: a database of 5 GB as well")
     parser.add_argument("--check", action="store_true", help="end with 1 if a figure is not met")
     parser.add_argument("--tools", default="all", metavar="NAME,…", help="these other tools alone; `none` for none")
     options = parser.parse_args()

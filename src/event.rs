@@ -41,6 +41,24 @@ pub enum Event {
         /// How long it took.
         seconds: f64,
     },
+    /// A warm copy of a database is being made: its sessions are ended, and new ones wait.
+    StandbyBegan {
+        /// The database.
+        database: DatabaseName,
+        /// Bytes to be copied.
+        bytes: u64,
+    },
+    /// It is there.
+    StandbyMade {
+        /// The database.
+        database: DatabaseName,
+        /// Its name on the server.
+        standby: String,
+        /// Bytes on disk.
+        bytes: u64,
+        /// How long the database could not be reached.
+        seconds: f64,
+    },
     /// A migration is committed with its ledger row.
     MigrationApplied {
         /// The database.
@@ -168,6 +186,15 @@ pub enum Event {
         /// How long the databases were unreachable.
         seconds: f64,
     },
+    /// What applications wrote since is in the store.
+    WritesSaved {
+        /// The database.
+        database: DatabaseName,
+        /// The folder in the store.
+        folder: String,
+        /// How many rows.
+        rows: u64,
+    },
     /// Migrations are undone, and their ledger rows gone.
     Undone {
         /// The database.
@@ -178,6 +205,15 @@ pub enum Event {
         migrations: Vec<String>,
         /// How long it took.
         seconds: f64,
+    },
+    /// A hook was called.
+    Hooked {
+        /// When: `rollback`, `success`, `failure`.
+        on: &'static str,
+        /// The program, or `http`.
+        what: String,
+        /// What went wrong.
+        failed: Option<String>,
     },
     /// Something that a person should know.
     Noted(String),
@@ -194,6 +230,8 @@ pub enum Stage {
     Snapshots,
     /// The snapshots are restored into scratch databases and compared.
     Drill,
+    /// Databases are copied on their servers, for the way back.
+    Standbys,
     /// Applying.
     Migrations,
     /// Checks after.

@@ -16,7 +16,7 @@ use crate::run::survey::survey;
 use super::args::ApplyArgs;
 use super::console::Console;
 use super::context::{Context, only_of};
-use super::text::seconds;
+use super::text::{bytes, seconds};
 use super::{Ended, trouble};
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -72,6 +72,7 @@ async fn prepared(context: &Context<'_>, plan: &Plan, args: ApplyArgs) -> Result
     if !args.yes {
         let survey = survey(context.world, plan, options.only.as_ref()).await.whole(plan)?;
         let prospectus = Prospectus::new(plan, &survey, options.only.as_ref()).with_hazards(plan, &survey);
+        let prospectus = prospectus.with_standbys(plan, Some(&store)).await.or_fail()?;
         let question = super::plan::text(&prospectus);
         context.console.confirm(false, &question, &[plan.target.name.to_string()])?;
     }
@@ -137,14 +138,31 @@ pub fn text(report: &RunReport) -> String {
     for it in report.databases.iter().filter(|it| it.applied > 0 || it.rolled_back) {
         let back = match (&it.kept_as, it.rolled_back) {
             (None, true) if it.via == Some("down") => ", rolled back by undoing them; nothing else was touched".into(),
-            (Some(kept), true) => format!(", rolled back from its snapshot; the replaced database is kept as {kept}"),
+            (Some(kept), true) => {
+                let way = if it.via == Some("standby") { "by its standby" } else { "from its snapshot" };
+                format!(", rolled back {way}; the replaced database is kept as {kept}")
+            }
             (None, true) => ", rolled back".into(),
             _ => String::new(),
         };
         text += &format!("  {}: {} applied{back}\n", it.name, it.applied);
     }
     if report.databases.iter().any(|it| it.kept_as.is_some()) {
-        text += "  Replaced databases take up disk space until you drop them: DROP DATABASE \"…\".\n";
+        text += "  Replaced databases take up disk space until you drop them: `migrate snapshot prune --replaced`.\n";
+    }
+    for it in &report.standbys {
+        let (size, took) = (bytes(it.bytes), seconds(it.seconds));
+        text += &format!(
+            "  {}: standby {}, {size}, copied in {took}, kept until `migrate snapshot prune --replaced`\n",
+            it.database, it.dbname
+        );
+    }
+    for it in &report.saved_writes {
+        text += &format!("  {}: {} rows that were written since are in {}\n", it.database, it.rows, it.folder);
+    }
+    for it in &report.hooks {
+        let detail = it.detail.as_ref().map(|why| format!(", {why}")).unwrap_or_default();
+        text += &format!("  hook on {}: {} {}{detail}\n", it.on, it.what, it.outcome);
     }
     for it in &report.checks {
         text += &format!("  check {}: {}, {}\n", it.name, it.outcome, it.detail);

@@ -75,7 +75,7 @@ pub enum Command {
     Apply(ApplyArgs),
     /// Finish a run that was cut off or halted: forward, or back if it was on its way back
     Resume(ResumeArgs),
-    /// Take the databases that a run changed back: to their snapshots, or by undoing its migrations
+    /// Take the databases that a run changed back: to their standbys or snapshots, or by undoing its migrations
     Rollback(RollbackArgs),
     /// Show what each database has, lacks, and which run was the last
     Status,
@@ -162,7 +162,10 @@ pub struct RollbackArgs {
     /// Take these databases back alone
     #[arg(long, value_name = "DB", value_delimiter = ',', value_parser = database)]
     pub only: Vec<DatabaseName>,
-    /// Show what would happen, and do nothing
+    /// Save what was written since in the store, before databases are exchanged
+    #[arg(long)]
+    pub save_writes: bool,
+    /// Show what would happen and what it costs, and do nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Do not ask
@@ -176,10 +179,12 @@ pub struct RollbackArgs {
 /// `rollback --via`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Via {
-    /// The snapshot.
+    /// Of each database, the cheapest that is proven for this run: the standby, else the snapshot.
     Auto,
     /// Undo the run's migrations, the last one first: what was written since stays.
     Down,
+    /// Exchange for the warm copy that was made before the first change: seconds, whatever the size.
+    Standby,
     /// Restore beside, then exchange.
     Snapshot,
 }
@@ -233,8 +238,11 @@ pub enum SnapshotCommand {
         #[arg(long)]
         no_owner: bool,
     },
-    /// Remove the snapshots that `[store] retention` does not keep
+    /// Remove the snapshots that `[store] retention` does not keep; with --replaced, drop what was left on the servers instead
     Prune {
+        /// Drop replaced databases and standbys of finished runs, and no snapshot
+        #[arg(long)]
+        replaced: bool,
         /// Show what would go, and remove nothing
         #[arg(long)]
         dry_run: bool,

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::{Blame, Exit, OrFail};
 use crate::run::saved::{Prospectus, Stretch, Unit, Work};
+use crate::run::standby::Cost;
 use crate::run::survey::survey;
 
 use super::Ended;
 use super::args::PlanArgs;
 use super::context::Context;
-use super::text::plural;
+use super::text::{bytes, plural, seconds};
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[error("{} cannot be written", path.display())]
@@ -28,7 +29,9 @@ pub async fn run(context: &Context<'_>, args: &PlanArgs) -> Ended {
     let plan = context.plan()?;
     let survey = survey(context.world, &plan, None).await.whole(&plan)?;
     survey.no_drift(&plan).or_blame(Blame::Drift)?;
+    let store = context.store(Some(&plan), None).ok();
     let prospectus = Prospectus::new(&plan, &survey, None).with_hazards(&plan, &survey);
+    let prospectus = prospectus.with_standbys(&plan, store.as_ref()).await.or_fail()?;
     if let Some(path) = &args.out {
         save(path, &prospectus).or_blame(Blame::Usage)?;
     }
@@ -75,7 +78,20 @@ pub fn text(it: &Prospectus) -> String {
         let snapshots: Vec<&str> = it.databases.iter().filter(|it| it.snapshot).map(|it| it.name.as_str()).collect();
         text += &format!("{} pending; snapshots first of: {}\n", plural(pending, "migration"), snapshots.join(", "));
     }
+    text += &it.standbys.iter().map(|it| format!("Standby of {}: {}\n", it.database, cost(it))).collect::<String>();
     text + &format!("Digest {}\n", it.digest)
+}
+
+/// What a standby costs, in words.
+pub(super) fn cost(it: &Cost) -> String {
+    let how = match &it.measured {
+        Some(run) => format!("at the rate measured in run {run}"),
+        None => "an estimate: none was made yet".into(),
+    };
+    let (size, time) = (bytes(it.bytes), seconds(it.seconds));
+    format!(
+        "{size} more on the server's disk; its sessions are ended, and it cannot be reached for about {time} ({how})"
+    )
 }
 
 fn step_text(number: usize, step: &Work) -> String {

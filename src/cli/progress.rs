@@ -134,6 +134,7 @@ fn stage(stage: Stage) -> &'static str {
         Stage::Gates => "Checking what must hold before",
         Stage::Snapshots => "Taking snapshots",
         Stage::Drill => "Restoring the snapshots in a drill",
+        Stage::Standbys => "Copying databases on their servers, for the way back",
         Stage::Migrations => "Applying",
         Stage::Checks => "Checking what must hold after",
         Stage::Verification => "Rolling back: reading the archives",
@@ -155,6 +156,12 @@ fn line(event: &Event) -> Option<String> {
             bytes(*stored_bytes),
             seconds(*took)
         ),
+        Event::StandbyBegan { database, bytes: size } => {
+            format!("  {database}: ending its sessions and copying {}; new ones wait for the copy", bytes(*size))
+        }
+        Event::StandbyMade { database, standby, bytes: size, seconds: took } => {
+            format!("  {database}: {} copied as {standby}, unreachable for {}", bytes(*size), seconds(*took))
+        }
         Event::MigrationApplied { database, step, name, seconds: took } => {
             format!("  {database}: applied {step}/{name} in {}", seconds(*took))
         }
@@ -194,10 +201,15 @@ fn line(event: &Event) -> Option<String> {
             let names: Vec<&str> = databases.iter().map(|(name, _)| name.as_str()).collect();
             format!("  {}: exchanged in one transaction, unreachable for {}", names.join(", "), seconds(*took))
         }
+        Event::WritesSaved { database, folder, rows } => {
+            format!("  {database}: {} rows that were written since saved in {folder}", count(*rows))
+        }
         Event::Undone { database, step, migrations, seconds: took } => {
             let names: Vec<String> = migrations.iter().map(|name| format!("{step}/{name}")).collect();
             format!("  {database}: undid {} in {}", names.join(", "), seconds(*took))
         }
+        Event::Hooked { on, what, failed: None } => format!("hook on {on}: {what} called"),
+        Event::Hooked { on, what, failed: Some(why) } => format!("hook on {on}: {what} FAILED, {why}"),
         Event::Noted(text) => format!("note: {text}"),
         Event::SnapshotProgressed { .. } | Event::RestoreProgressed { .. } | Event::CopyProgressed { .. } => {
             return None;

@@ -1,5 +1,7 @@
 //! `migrate rollback`: from the journal and the store; the plan file is needed only to find the store.
 
+mod price;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
@@ -12,12 +14,15 @@ use crate::names::DatabaseName;
 use crate::outside::clock;
 use crate::outside::store::Store;
 use crate::plan::Plan;
+use crate::run::choose::Asked;
 use crate::run::report::RunReport;
 use crate::run::rollback::{
-    Down, Prospect, Prospects, Request, RollbackError, Way, give_up, no_later_run, prospects, rollback,
+    Down, Look, Prospect, Prospects, Request, RollbackError, Way, give_up, no_later_run, prospects, rollback,
 };
+use crate::run::selective;
 use crate::run::undo::Ahead;
 use crate::snapshot::drill::Drilled;
+use crate::verify::CheckResult;
 
 use super::Ended;
 use super::args::{RollbackArgs, Via};
@@ -42,11 +47,38 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
     let checkout = plan.clone();
     let plan = stored_plan(context, &store, &state, only.as_ref(), plan).await?;
     let way = match args.via {
-        Via::Auto | Via::Snapshot => Way::Snapshot,
+        Via::Auto => Way::Exchange(Asked::Auto),
+        Via::Standby => Way::Exchange(Asked::Standby),
+        Via::Snapshot => Way::Exchange(Asked::Snapshot),
         Via::Down => Way::Down(Down { plan: &plan, checkout: checkout.as_ref() }),
     };
-    let request = Request { state: &state, way, only: only.as_ref(), why: "request", message: None };
-    let ahead = match prospects(context.world, &store, &plan.databases, &request).await {
+    if args.save_writes && matches!(args.via, Via::Down) {
+        return Err(Failure::untouched(Blame::Usage, NothingToSave));
+    }
+    if args.save_writes && !plan.store.encrypt_to.is_empty() {
+        return Err(Failure::untouched(Blame::Usage, Encrypted));
+    }
+    let whole = match &only {
+        Some(_) => context.stored_plan(&store, &state, None).await.ok(),
+        None => None,
+    };
+    let (save_writes, checks) = (args.save_writes, whole.as_ref());
+    let only_these = only.as_ref();
+    let request = Request {
+        state: &state,
+        way,
+        only: only_these,
+        why: "request",
+        message: None,
+        save_writes,
+        checks,
+        hooks: Some(&plan),
+    };
+    let look = match args.yes && !args.dry_run {
+        true => Look::Ways,
+        false => Look::Price(Down { plan: &plan, checkout: checkout.as_ref() }),
+    };
+    let ahead = match prospects(context.world, &store, &plan.databases, &request, look).await {
         Ok(ahead) => ahead,
         Err(error) => {
             if matches!(error, RollbackError::NoSnapshot { .. }) && state.outcome.is_none() && !args.dry_run {
@@ -56,17 +88,45 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
             return Err(still_changed(&state, error));
         }
     };
+    let back = ahead.names().into_iter().cloned().collect();
+    let torn = if only.is_some() { selective::torn(&plan, &state, &back) } else { Vec::new() };
     if args.dry_run {
-        return dry(context, &state, &ahead);
+        return dry(context, &state, &ahead, &torn);
     }
-    let question = text(&state, &ahead);
+    let question = text(&state, &ahead) + &inconsistent(&torn);
     let words: Vec<String> = match ahead.names().as_slice() {
         [] => vec![state.run.to_string()],
         names => names.iter().map(ToString::to_string).collect(),
     };
     context.console.confirm(args.yes, &question, &words)?;
-    let report = rollback(context.world, &store, &plan.databases, &request).await?;
-    super::apply::told(context.console, &report, None)
+    let mut report = rollback(context.world, &store, &plan.databases, &request).await?;
+    let unmade = (only.is_some() && checks.is_none())
+        .then(|| "the checks were not made: the URLs of the other databases are not at hand".to_owned());
+    for note in torn.into_iter().chain(unmade) {
+        context.world.tell(Event::Noted(note.clone()));
+        report.notes.push(note);
+    }
+    let exit = super::apply::told(context.console, &report, None)?;
+    Ok(if report.checks.iter().all(CheckResult::holds) { exit } else { Exit::CheckFailed })
+}
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("--save-writes would put rows into the store as they are, and the plan wants its archives encrypted")]
+#[diagnostic(code("usage.save_writes"), help("Leave it out: the replaced database keeps what was written."))]
+struct Encrypted;
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("--save-writes is for databases that are exchanged: down scripts keep what was written since")]
+#[diagnostic(code("usage.save_writes"), help("Leave it out, or go back by another way."))]
+struct NothingToSave;
+
+/// What does not fit together afterwards, for people.
+fn inconsistent(torn: &[String]) -> String {
+    if torn.is_empty() {
+        return String::new();
+    }
+    let lines: String = torn.iter().map(|it| format!("  {it}\n")).collect();
+    format!("Inconsistent afterwards, since these go back alone:\n{lines}")
 }
 
 /// The run's own plan, with the URLs of today's environment. A run that died before it kept its plan has changed nothing;
@@ -103,7 +163,7 @@ fn nothing(context: &Context<'_>, state: &RunState) -> Ended {
     for (name, it) in &state.databases {
         if let Restore::Swapped(swap) = &it.restore {
             let line = report.database(name);
-            (line.rolled_back, line.via, line.kept_as) = (true, Some("snapshot"), Some(swap.kept_as.clone()));
+            (line.rolled_back, line.via, line.kept_as) = (true, Some(it.via(swap)), Some(swap.kept_as.clone()));
         } else if it.undone {
             let line = report.database(name);
             (line.rolled_back, line.via) = (true, Some("down"));
@@ -117,11 +177,11 @@ fn nothing(context: &Context<'_>, state: &RunState) -> Ended {
     super::apply::told(context.console, &report, None)
 }
 
-fn dry(context: &Context<'_>, state: &RunState, ahead: &Prospects) -> Ended {
+fn dry(context: &Context<'_>, state: &RunState, ahead: &Prospects, torn: &[String]) -> Ended {
     if context.console.json {
-        let mut document = json!({ "run": state.run, "target": state.target, "dry_run": true });
+        let mut document = json!({ "run": state.run, "target": state.target, "dry_run": true, "inconsistent": torn });
         match ahead {
-            Prospects::Snapshot(all) => document["databases"] = json!(all),
+            Prospects::Exchange(all) => document["databases"] = json!(all),
             Prospects::Down(ahead) => {
                 document["databases"] = ahead.databases.iter().map(|name| database(state, ahead, name)).collect();
                 document["undo"] = json!(ahead.units);
@@ -129,7 +189,7 @@ fn dry(context: &Context<'_>, state: &RunState, ahead: &Prospects) -> Ended {
         }
         context.console.print_json(&document);
     } else {
-        context.console.print(&(text(state, ahead) + "Nothing was done.\n"));
+        context.console.print(&(text(state, ahead) + &inconsistent(torn) + "Nothing was done.\n"));
     }
     Ok(Exit::Done)
 }
@@ -146,7 +206,7 @@ fn text(state: &RunState, ahead: &Prospects) -> String {
         text += "  No database is changed by it; it will be closed as rolled back.\n";
     }
     text + &match ahead {
-        Prospects::Snapshot(all) => restores(all),
+        Prospects::Exchange(all) => exchanges(all),
         Prospects::Down(ahead) => undoes(ahead),
     }
 }
@@ -162,25 +222,30 @@ fn undoes(ahead: &Ahead) -> String {
     text
 }
 
-fn restores(ahead: &[Prospect]) -> String {
+fn exchanges(ahead: &[Prospect]) -> String {
     let mut text = String::new();
     for it in ahead {
         let kept = match &it.kept_as {
             Some(kept) => format!("what was written since then will be only in {kept}, which is kept"),
             None => "the database is gone, and what was written since then with it".into(),
         };
-        text += &format!(
-            "  {} ({}): restore the snapshot of {}, {} rows, {} to read, {} to write;\n    {};\n    {kept}\n",
-            it.name,
-            it.dbname,
-            clock::readable(it.taken_at),
-            count(it.rows),
-            bytes(it.stored_bytes),
-            bytes(it.bytes),
-            measured(it.drilled.as_ref()),
-        );
+        text += &format!("  {} ({}): {};\n    {};\n    {kept}\n", it.name, it.dbname, what(it), it.why);
+        text += &it.in_the_way.iter().map(|it| format!("    IN THE WAY: {it}\n")).collect::<String>();
+        text += &it.notes.iter().map(|it| format!("    note: {it}\n")).collect::<String>();
+        text += &it.price.as_ref().map(price::text).unwrap_or_default();
     }
     text
+}
+
+/// What would be done.
+fn what(it: &Prospect) -> String {
+    let at = clock::readable(it.taken_at);
+    let (Some(rows), Some(stored)) = (it.rows, it.stored_bytes) else {
+        return format!("exchange it for its standby of {at}, {}", bytes(it.bytes));
+    };
+    let (rows, stored, all) = (count(rows), bytes(stored), bytes(it.bytes));
+    let measured = measured(it.drilled.as_ref());
+    format!("restore the snapshot of {at}, {rows} rows, {stored} to read, {all} to write;\n    {measured}")
 }
 
 /// How long a restore takes, as far as it was measured.

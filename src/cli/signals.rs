@@ -78,6 +78,7 @@ fn place(stage: Option<Stage>) -> &'static str {
     match stage {
         None | Some(Stage::Preflight | Stage::Gates) => "before anything was begun",
         Some(Stage::Snapshots | Stage::Drill) => "while snapshots were taken",
+        Some(Stage::Standbys) => "while standbys were made",
         Some(Stage::Migrations) => "while migrations were applied",
         Some(Stage::Checks) => "while checks were made",
         Some(Stage::Verification) => "while archives were read",
@@ -95,6 +96,9 @@ fn breaks(stage: Option<Stage>) -> &'static str {
         }
         Some(Stage::Drill) => {
             "a scratch database may stay on the server, and the run stays unfinished; no database was changed"
+        }
+        Some(Stage::Standbys) => {
+            "a warm copy may stay on the server, and the run stays unfinished; no database was changed"
         }
         Some(Stage::Migrations) => {
             "the migrations under way are cut off. The server takes a transaction back; a statement outside one, or a program, may have \

@@ -2,6 +2,7 @@
 
 mod drill;
 mod prune;
+mod replaced;
 mod restore;
 
 use std::collections::BTreeSet;
@@ -66,7 +67,8 @@ pub async fn run(context: &Context<'_>, command: SnapshotCommand) -> Ended {
             };
             restore::run(context, run, only, &dbname, roles).await
         }
-        SnapshotCommand::Prune { dry_run, yes } => prune::run(context, dry_run, yes).await,
+        SnapshotCommand::Prune { replaced: true, dry_run, yes } => replaced::run(context, dry_run, yes).await,
+        SnapshotCommand::Prune { replaced: false, dry_run, yes } => prune::run(context, dry_run, yes).await,
         SnapshotCommand::Verify { run, only: names, store } => {
             verify(context, run, only(names), store.as_deref()).await
         }

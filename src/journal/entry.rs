@@ -108,6 +108,28 @@ pub enum Fact {
         /// How long it took.
         seconds: f64,
     },
+    /// A warm copy of a database is about to be made.
+    StandbyStart {
+        /// The database.
+        database: DatabaseName,
+        /// The copy's name on the server.
+        standby: String,
+    },
+    /// It is there, with what belongs to the database itself.
+    StandbyMade {
+        /// The database.
+        database: DatabaseName,
+        /// The copy's name on the server.
+        standby: String,
+        /// Its oid.
+        oid: u32,
+        /// Bytes on disk.
+        bytes: u64,
+        /// How long it took, and the database could not be reached.
+        seconds: f64,
+        /// `txid_current_snapshot()` before the copy: what is not visible in it was written later.
+        horizon: String,
+    },
     /// A step is about to change its database.
     StepStart {
         /// The step.
@@ -218,7 +240,7 @@ pub enum Fact {
         databases: Vec<DatabaseName>,
         /// `failure` within the run, `request` by an operator.
         why: String,
-        /// `snapshot`, `down`. Versions that knew one way alone did not say.
+        /// `standby`, `snapshot`, both, or `down`. Versions that knew one way alone did not say.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         via: Option<String>,
         /// Whether the operator asked for these databases alone.
@@ -277,6 +299,15 @@ pub enum Fact {
         /// How long it took.
         seconds: f64,
     },
+    /// What applications wrote since is in the store.
+    WritesSaved {
+        /// The database.
+        database: DatabaseName,
+        /// The folder in the store.
+        folder: String,
+        /// How many rows.
+        rows: u64,
+    },
     /// The databases of one server are about to be exchanged in one transaction.
     SwapStart {
         /// All databases of that server.
@@ -286,6 +317,9 @@ pub enum Fact {
     Swapped {
         /// All databases of that server.
         swaps: Vec<Swap>,
+        /// How long they were unreachable; none where a rollback found that an earlier one had exchanged them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<f64>,
     },
     /// The last entry of a run, or of a rollback of it.
     End {

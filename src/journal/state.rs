@@ -103,6 +103,8 @@ pub struct DatabaseState {
     pub applied: u64,
     /// How far its restore got.
     pub restore: Restore,
+    /// Its warm copy.
+    pub standby: Standby,
     /// Whether a program of a step that was not meant for it changed it.
     pub strayed: bool,
     /// Steps on it that failed and may have left something.
@@ -139,6 +141,34 @@ pub enum Restore {
     Swapping(Swap),
     /// Exchanged.
     Swapped(Swap),
+}
+
+/// What the journal says about the warm copy of a database.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Standby {
+    /// None was begun.
+    None,
+    /// One of this name may be there; nobody would use it.
+    Begun(String),
+    /// It was made.
+    Made(WarmCopy),
+}
+
+/// A warm copy that was made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WarmCopy {
+    /// Its name on the server.
+    pub name: String,
+    /// Its oid.
+    pub oid: u32,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// How long it took to make.
+    pub seconds: f64,
+    /// `txid_current_snapshot()` before it was made.
+    pub horizon: String,
+    /// When it was there.
+    pub at: DateTime<Utc>,
 }
 
 impl RunState {
@@ -186,6 +216,15 @@ impl RunState {
             }
             Fact::ResumeStart { found, changed } => self.resumed(found, changed),
             Fact::SnapshotTaken { database, .. } => self.with(database, |it| it.snapshot = true),
+            Fact::StandbyStart { database, standby } => {
+                self.with(database, |it| it.standby = Standby::Begun(standby.clone()));
+            }
+            Fact::StandbyMade { database, standby, oid, bytes, seconds, horizon } => {
+                let (name, horizon) = (standby.clone(), horizon.clone());
+                let (oid, bytes, seconds, at) = (*oid, *bytes, *seconds, entry.at);
+                let copy = WarmCopy { name, oid, bytes, seconds, horizon, at };
+                self.with(database, |it| it.standby = Standby::Made(copy));
+            }
             Fact::StepStart { step, database, pending, replaced, roles } => {
                 let (pending, replaced) = (pending.iter().cloned().collect(), replaced.keys().cloned().collect());
                 self.begun.push(Begun { step: step.clone(), pending, replaced });
@@ -222,7 +261,7 @@ impl RunState {
                 self.with(database, |it| it.restore = Restore::Ready(side.clone()))
             }
             Fact::SwapStart { swaps } => self.swaps(swaps, |it, swap| it.restore = Restore::Swapping(swap)),
-            Fact::Swapped { swaps } => {
+            Fact::Swapped { swaps, .. } => {
                 swaps.iter().for_each(|it| self.taken_back(&it.database));
                 self.swaps(swaps, DatabaseState::swapped);
             }
@@ -236,6 +275,7 @@ impl RunState {
                 (self.outcome, self.message) = (Some(*outcome), message.clone());
             }
             Fact::SnapshotStart { .. }
+            | Fact::WritesSaved { .. }
             | Fact::UndoFailed { .. }
             | Fact::Checked { .. }
             | Fact::Adopted { .. }
@@ -332,11 +372,21 @@ impl DatabaseState {
             changed: Changed::No,
             applied: 0,
             restore: Restore::None,
+            standby: Standby::None,
             strayed: false,
             left_by: Vec::new(),
             undone: false,
             roles: Vec::new(),
             found_changed: false,
+        }
+    }
+
+    /// By which way an exchange took it back: `standby` or `snapshot`.
+    #[must_use]
+    pub fn via(&self, swap: &Swap) -> &'static str {
+        match &self.standby {
+            Standby::Made(copy) if copy.name == swap.side => "standby",
+            _ => "snapshot",
         }
     }
 
@@ -516,16 +566,33 @@ mod tests {
         assert_eq!(unit(vec![started(), failed(true)]), Journaled::Begun);
         assert_eq!(unit(vec![started(), done()]), Journaled::Applied);
         assert_eq!(unit(vec![started(), done(), Fact::AllUndone { database: name("rag") }]), Journaled::Undone);
-        assert_eq!(unit(vec![started(), done(), Fact::Swapped { swaps: vec![swap("rag")] }]), Journaled::Undone);
+        assert_eq!(
+            unit(vec![started(), done(), Fact::Swapped { swaps: vec![swap("rag")], seconds: None }]),
+            Journaled::Undone
+        );
     }
 
     #[test]
     fn a_swap_makes_a_database_unchanged_and_keeps_where_the_replaced_one_is() {
         let state = fold([started(), done(), Fact::SwapStart { swaps: vec![swap("rag")] }]);
         assert_eq!(state.databases[&name("rag")].restore, Restore::Swapping(swap("rag")));
-        let state = fold([started(), done(), Fact::Swapped { swaps: vec![swap("rag")] }]);
+        let state = fold([started(), done(), Fact::Swapped { swaps: vec![swap("rag")], seconds: None }]);
         assert_eq!(state.databases[&name("rag")].changed, Changed::No);
         assert_eq!(state.changed().count(), 0);
+    }
+
+    #[test]
+    fn a_warm_copy_is_one_once_it_was_made_and_tells_the_way() {
+        let (standby, database) = ("side".to_owned(), name("rag"));
+        let begun = Fact::StandbyStart { database: database.clone(), standby: standby.clone() };
+        let horizon = "10:10:".to_owned();
+        let made = Fact::StandbyMade { database, standby, oid: 6, bytes: 1, seconds: 0.5, horizon };
+        let rag = |facts: Vec<Fact>| fold(facts).databases[&name("rag")].clone();
+        assert_eq!(rag(vec![begun.clone()]).standby, Standby::Begun("side".into()));
+        assert_eq!(rag(vec![begun.clone()]).via(&swap("rag")), "snapshot");
+        let state = rag(vec![begun, made]);
+        assert!(matches!(&state.standby, Standby::Made(copy) if copy.oid == 6), "{state:?}");
+        assert_eq!((state.via(&swap("rag")), state.changed), ("standby", Changed::No));
     }
 
     #[test]
@@ -544,7 +611,10 @@ mod tests {
         let astray = || Fact::Strayed { step: step("s"), databases: vec![name("chat")], what: String::new() };
         let chat = |state: RunState| (state.databases[&name("chat")].changed, state.databases[&name("chat")].strayed);
         assert_eq!(chat(fold([astray()])), (Changed::Yes, true));
-        assert_eq!(chat(fold([astray(), Fact::Swapped { swaps: vec![swap("chat")] }])), (Changed::No, false));
+        assert_eq!(
+            chat(fold([astray(), Fact::Swapped { swaps: vec![swap("chat")], seconds: None }])),
+            (Changed::No, false)
+        );
     }
 
     #[test]
@@ -569,7 +639,7 @@ mod tests {
             Just(done()),
             any::<bool>().prop_map(failed),
             Just(Fact::SwapStart { swaps: vec![swap("rag"), swap("chat")] }),
-            Just(Fact::Swapped { swaps: vec![swap("rag")] }),
+            Just(Fact::Swapped { swaps: vec![swap("rag")], seconds: None }),
             Just(Fact::Unknown),
             any::<bool>().prop_map(resumed),
             any::<bool>().prop_map(rollback),

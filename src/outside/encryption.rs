@@ -136,7 +136,7 @@ pub enum IdentityError {
     #[error("{} holds no identity", file.display())]
     #[diagnostic(
         code("identity.empty"),
-        help("`age-keygen -o FILE` makes one. Only the one that was encrypted to helps.")
+        help("Make one with `age-keygen -o FILE`. Only the one that was encrypted to helps.")
     )]
     Empty {
         /// As named.

@@ -11,3 +11,4 @@ pub mod process;
 pub mod secret;
 pub mod store;
 pub mod url;
+pub mod web;

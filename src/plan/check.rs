@@ -10,7 +10,7 @@ use super::file::PlanFile;
 use super::order::{Cycle, Node, order};
 use super::problem::{PlanError, Problem, Source};
 use super::tables::{FreezeWord, StepTable, TableTable, Work};
-use super::{Database, Target};
+use super::{Database, Target, hooks};
 use crate::lint::rules::{self, RULES, Rule};
 use crate::names::{DatabaseName, TargetName};
 use crate::outside::url::DatabaseUrl;
@@ -18,12 +18,8 @@ use crate::outside::url::DatabaseUrl;
 /// Words of the plan that this version does not carry out. Kinds of steps and checks are refused where they are read, before
 /// their keys, through [`unsupported`] too.
 pub(super) fn supported(plan: &PlanFile) -> Result<(), PlanError> {
-    let refuse = |span, what: &str| Err(unsupported(&plan.source, span, what.to_owned()));
-    if let Some(word) = plan.run.freeze.as_ref().filter(|it| *it.get_ref() == FreezeWord::ReadOnly) {
-        return refuse(word.span(), "`freeze = \"read_only\"`");
-    }
-    match plan.databases.values().filter_map(|(_, it)| it.standby.as_ref()).find(|it| *it.get_ref()) {
-        Some(standby) => refuse(standby.span(), "`standby = true`"),
+    match plan.run.freeze.as_ref().filter(|it| *it.get_ref() == FreezeWord::ReadOnly) {
+        Some(word) => Err(unsupported(&plan.source, word.span(), "`freeze = \"read_only\"`".to_owned())),
         None => Ok(()),
     }
 }
@@ -49,7 +45,8 @@ pub(super) fn consistent(plan: &PlanFile) -> Result<(), PlanError> {
     known_databases(plan, None, &everywhere)?;
     plan.steps.iter().try_for_each(|step| waits(plan, step))?;
     plan.steps.iter().try_for_each(|step| work(plan, step))?;
-    checks(plan)
+    checks(plan)?;
+    hooks::consistent(plan)
 }
 
 fn targets(plan: &PlanFile) -> Result<(), PlanError> {

@@ -39,9 +39,14 @@ impl PlanFile {
     }
 
     fn database(&self, name: &DatabaseName, url: DatabaseUrl) -> Database {
-        let (owner, extensions) =
-            self.databases.get(name).map(|(_, it)| (it.owner.clone(), it.extensions.clone())).unwrap_or_default();
-        Database { name: name.clone(), url, owner, extensions }
+        let table = self.databases.get(name).map(|(_, it)| it);
+        Database {
+            name: name.clone(),
+            url,
+            owner: table.and_then(|it| it.owner.clone()),
+            extensions: table.map(|it| it.extensions.clone()).unwrap_or_default(),
+            standby: table.is_some_and(|it| it.standby),
+        }
     }
 
     fn database_url(

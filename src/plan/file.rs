@@ -11,8 +11,8 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::problem::{PlanError, Problem, Source};
 use super::tables::{
-    AlembicStep, CheckKind, CheckTable, CommandStep, CopyStep, DatabaseTable, FilesStep, Head, LintTable, PythonStep,
-    RunTable, SettingKeys, StepKind, StepTable, StoreTable, TargetTable, Top, Work,
+    AlembicStep, CheckKind, CheckTable, CommandStep, CopyStep, DatabaseTable, FilesStep, Head, HookTable, LintTable,
+    PythonStep, RunTable, SettingKeys, StepKind, StepTable, StoreTable, TargetTable, Top, Work,
 };
 use super::{check, literal, section};
 use crate::names::{DatabaseName, TargetName};
@@ -30,6 +30,7 @@ pub struct PlanFile {
     pub(super) databases: BTreeMap<DatabaseName, (Range<usize>, DatabaseTable)>,
     pub(super) steps: Vec<StepTable>,
     pub(super) checks: Vec<CheckTable>,
+    pub(super) hooks: Vec<HookTable>,
 }
 
 impl PlanFile {
@@ -61,6 +62,7 @@ impl PlanFile {
         let databases = read_databases(&source, root.remove("databases"))?;
         let steps = elements(&source, "steps", root.remove("steps"))?;
         let checks = elements(&source, "checks", root.remove("checks"))?;
+        let hooks = elements(&source, "hooks", root.remove("hooks"))?;
         Ok(Self {
             name: top.name,
             default_target: top.default_target,
@@ -70,6 +72,7 @@ impl PlanFile {
             targets,
             databases,
             steps: steps.into_iter().map(|it| read_step(&source, it)).collect::<Result<_, _>>()?,
+            hooks: hooks.into_iter().map(|it| section::read(&source, "a hook", it)).collect::<Result<_, _>>()?,
             checks: checks.into_iter().map(|it| read_check(&source, it)).collect::<Result<_, _>>()?,
             source,
         })

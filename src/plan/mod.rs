@@ -7,6 +7,7 @@
 mod check;
 mod expand;
 pub mod file;
+pub mod hooks;
 mod literal;
 mod order;
 pub mod outline;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use self::file::PlanFile;
+use self::hooks::Hook;
 use self::problem::Problem;
 pub use self::problem::{Invalid, PlanError};
 pub use self::segments::{EdgeError, Segment};
@@ -61,6 +63,8 @@ pub struct Plan {
     pub segments: Vec<Segment>,
     /// `[[checks]]`, in the order of the file.
     pub checks: Vec<Check>,
+    /// `[[hooks]]`, in the order of the file.
+    pub hooks: Vec<Hook>,
     /// `lint.allow`: rules whose findings are not wanted.
     pub allowed: Allowed,
 }
@@ -161,6 +165,8 @@ pub struct Database {
     pub owner: Option<String>,
     /// Extensions that must be available.
     pub extensions: Vec<String>,
+    /// Whether a warm copy of it is made before the first change. Its applications are cut off for as long as that takes.
+    pub standby: bool,
 }
 
 /// `[[steps]]`: the migrations of one source on one database, or a copy between two.
@@ -288,6 +294,7 @@ impl Plan {
             steps,
             segments: Vec::new(),
             checks: file.checks.into_iter().map(check_of).collect(),
+            hooks: hooks::of(file.hooks),
             name: file.name,
         }
     }

@@ -223,7 +223,7 @@ pub(super) enum Problem {
     #[diagnostic(
         code("plan.recipient"),
         help(
-            "`age-keygen -o FILE` makes an identity, and prints its recipient: write that, and keep FILE where it is safe."
+            "Make an identity with `age-keygen -o FILE`, which prints its recipient: write that, and keep FILE where it is safe."
         )
     )]
     Recipient { error: RecipientError },

@@ -220,7 +220,7 @@ impl Scope<'_> {
 }
 
 /// Whether what a variable of this name holds is better starred out.
-fn sounds_secret(name: &str) -> bool {
+pub(super) fn sounds_secret(name: &str) -> bool {
     let name = name.to_uppercase();
     ["PASS", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "URL", "DSN"].iter().any(|word| name.contains(word))
 }

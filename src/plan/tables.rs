@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use toml::Spanned;
 
+use super::hooks::Moment;
 use super::section::with_help;
 use super::{Compression, OnFailure, Retention, When};
 use crate::kind::alembic::AlembicMode;
@@ -37,6 +38,8 @@ pub(super) struct Top {
     _steps: Option<IgnoredAny>,
     #[serde(rename = "checks")]
     _checks: Option<IgnoredAny>,
+    #[serde(rename = "hooks")]
+    _hooks: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -94,7 +97,8 @@ pub(super) struct DatabaseTable {
     pub(super) owner: Option<String>,
     #[serde(default)]
     pub(super) extensions: Vec<String>,
-    pub(super) standby: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub(super) standby: bool,
 }
 
 /// What every step has, and what only its kind has.
@@ -302,6 +306,17 @@ pub(super) struct CheckTable {
     #[serde(default)]
     pub(super) compare: Vec<String>,
     pub(super) min_rows: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HookTable {
+    pub(super) on: Spanned<Moment>,
+    pub(super) argv: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) http: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) timeout: Option<Time>,
 }
 
 /// A duration as it is written in a plan: `"4s"`, `"500ms"`, `"2m"`, `"1h"`, `"0"`.

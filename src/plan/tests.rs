@@ -138,9 +138,23 @@ fn the_form_of_the_file() {
 }
 
 #[test]
+fn hooks_do_one_thing_and_put_no_secret_among_arguments() {
+    check("[[hooks]]\non = \"success\"", "7: a hook: it has both `argv` and `http`, or neither");
+    check("[[hooks]]\non = \"success\"\nargv = []", "8: a hook: `argv` is empty");
+    check(
+        "[[hooks]]\non = \"success\"\nargv = [\"curl\", \"${ALARM_URL}\"]",
+        "8: a hook: `${ALARM_URL}` would put a secret among the arguments",
+    );
+    check("[[hooks]]\non = \"success\"\nhttp = \"x\"\nenv = { A = \"b\" }", "8: a hook: `env` is for a program");
+}
+
+#[test]
 fn words_of_the_contract_that_are_not_built_yet() {
     check("[run]\nfreeze = \"read_only\"", "7: `freeze = \"read_only\"` is not supported by this version of migrate");
-    check("[databases.a]\nstandby = true", "7: `standby = true` is not supported by this version of migrate");
+    for word in ["freeze", "unfreeze"] {
+        let expected = format!("7: a hook on `{word}` is not supported by this version of migrate");
+        check(&format!("[[hooks]]\non = \"{word}\"\nargv = [\"true\"]"), &expected);
+    }
     for kind in ["sql", "http", "command", "git"] {
         let expected = format!("8: a check of kind `{kind}` is not supported by this version of migrate");
         check(&format!("[[checks]]\nname = \"x\"\nkind = \"{kind}\"\nurl = \"https://example.org\""), &expected);

@@ -14,13 +14,16 @@ use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
 use crate::outside::interrupt::Interrupted;
 use crate::outside::store::{Store, StoreError};
+use crate::plan::hooks::Moment;
 use crate::plan::{Database, OnFailure, Plan, Step, When};
 use crate::sql::checksum::checksum;
 use crate::verify::{self, CheckResult, ChecksFailed};
 use crate::world::World;
 
+use super::choose::Asked;
 use super::doctor;
 use super::going_on::settled;
+use super::hooks;
 use super::keep::{self, Keeping};
 use super::lock::{LockError, Locks};
 use super::readable;
@@ -29,6 +32,7 @@ use super::report::RunReport;
 use super::rollback::{self, Request, Way};
 use super::saved::SavedPlan;
 use super::snapshots;
+use super::standby;
 use super::step::{self, Context, Ended};
 use super::survey::{Sessions, Survey, look_through};
 
@@ -91,7 +95,7 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
         let so_far = SoFar::default();
         let release = Release { world, plan, store, journal: &journal, survey: &survey, options, so_far: &so_far };
         report.run = Some(run);
-        release.carry(&mut locks, ready, &mut report).await.err()
+        release.carry_and_tell(&mut locks, ready, &mut report).await
     };
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(Applied { report, failure })
@@ -128,7 +132,7 @@ pub(super) async fn gates(world: &World, plan: &Plan, report: &mut RunReport) ->
     }
 }
 
-async fn checks(world: &World, plan: &Plan, when: When) -> Vec<CheckResult> {
+pub(super) async fn checks(world: &World, plan: &Plan, when: When) -> Vec<CheckResult> {
     let mut results = Vec::new();
     for check in plan.checks.iter().filter(|check| check.when == when) {
         results.push(verify::check(world, plan, check).await);
@@ -192,6 +196,8 @@ pub(super) struct SoFar {
     pub(super) begun: bool,
     /// The databases of which there are proven snapshots.
     pub(super) snapshots: BTreeSet<DatabaseName>,
+    /// The databases of which it has a warm copy.
+    pub(super) standbys: BTreeSet<DatabaseName>,
     /// The databases that it has changed.
     pub(super) changed: BTreeSet<DatabaseName>,
 }
@@ -208,7 +214,25 @@ pub(super) struct Release<'a> {
 }
 
 impl Release<'_> {
-    pub(super) async fn carry(
+    /// Carries the release, and calls the plan's hooks once the databases are where they stay.
+    pub(super) async fn carry_and_tell(
+        &self,
+        locks: &mut Locks,
+        ready: BTreeMap<DatabaseName, Ready>,
+        report: &mut RunReport,
+    ) -> Option<Failure> {
+        let failure = self.carry(locks, ready, report).await.err();
+        let mut moments = if failure.is_none() { vec![Moment::Success] } else { vec![Moment::Failure] };
+        if report.outcome == Some(Outcome::RolledBack) {
+            moments.insert(0, Moment::Rollback);
+        }
+        for on in moments {
+            hooks::call(self.world, &self.plan.hooks, on, &self.plan.name, report).await;
+        }
+        failure
+    }
+
+    async fn carry(
         &self,
         locks: &mut Locks,
         ready: BTreeMap<DatabaseName, Ready>,
@@ -218,6 +242,13 @@ impl Release<'_> {
             report.database(&database.name);
         }
         let (files, kept) = Keeping::new(self.store, self.journal.run(), self.plan, self.survey, self.so_far.again);
+        // A session of our own on a database that is about to be copied would be in the way of that.
+        let copied = |name: &DatabaseName| self.plan.databases.get(name).is_some_and(|it| it.standby);
+        let ready = ready.into_iter().map(|(name, it)| match copied(&name) {
+            true => (name, it.without_session()),
+            false => (name, it),
+        });
+        let ready = ready.collect();
         let work = async {
             self.before_changes(locks, report).await?;
             self.world.tell(Event::Stage(Stage::Migrations));
@@ -262,13 +293,14 @@ impl Release<'_> {
         Ok(())
     }
 
-    /// Everything up to the first change: the plan is kept in the store, and the snapshots.
+    /// Everything up to the first change: the plan is kept in the store, the snapshots, and, as the last of all, the warm copies.
     async fn before_changes(&self, locks: &mut Locks, report: &mut RunReport) -> Result<(), Failure> {
+        let databases = self.survey.databases_at_risk(self.plan);
         let prepared = async {
             let run = self.journal.run();
             keep::plan(self.store, run, self.plan, self.options.saved.as_ref()).await.or_fail()?;
             if self.options.no_snapshot.is_none() && !self.so_far.begun {
-                let mut databases = self.survey.databases_at_risk(self.plan);
+                let mut databases = databases.clone();
                 databases.retain(|it| !self.so_far.snapshots.contains(&it.name));
                 let (world, store, again) = (self.world, self.store, self.so_far.again);
                 let taken = snapshots::take_all(world, store, self.journal, self.plan, &databases, again).await;
@@ -277,6 +309,12 @@ impl Release<'_> {
                     let drilled = snapshots::drill_all(self.world, self.store, self.journal.run(), &databases).await;
                     drilled.map_err(snapshots::failure)?;
                 }
+            }
+            if !self.so_far.begun {
+                let wanted: Vec<&Database> =
+                    databases.iter().copied().filter(|it| !self.so_far.standbys.contains(&it.name)).collect();
+                let copied = standby::make_all(self.world, self.journal, &wanted, self.so_far.again, report).await;
+                copied.map_err(standby::failure)?;
             }
             locks.still_held().await.or_blame(Blame::Busy)?;
             if self.world.interrupt.requested() {
@@ -346,7 +384,17 @@ impl Release<'_> {
     /// A rollback a second after the failure is the same code as one next week: it begins from the journal.
     async fn take_back(&self, why: &str, report: &mut RunReport) -> Result<Vec<DatabaseName>, Failure> {
         let state = journal::state(self.store, self.journal.run()).await.or_fail()?;
-        let request = Request { state: &state, way: Way::Snapshot, only: None, why: "failure", message: Some(why) };
+        let way = Way::Exchange(Asked::Auto);
+        let request = Request {
+            state: &state,
+            way,
+            only: None,
+            why: "failure",
+            message: Some(why),
+            save_writes: false,
+            checks: None,
+            hooks: None,
+        };
         rollback::carry_back(self.world, self.store, self.journal, &self.plan.databases, &request, report).await
     }
 

@@ -21,6 +21,7 @@ use super::lock::who_holds;
 use super::needs::Needs;
 use super::readable::{self, Readable};
 use super::ready::Ready;
+use super::standby;
 use super::survey::{Sessions, StepState, Survey, UnreadError};
 
 /// Sessions that a run needs for one database at its widest: the lock, the snapshot and `pg_dump`, or a step and its copy.
@@ -108,7 +109,7 @@ pub async fn examine(
     mut sessions: Sessions,
     store: Result<&Store, String>,
 ) -> Vec<Finding> {
-    let mut findings = vec![store_finding(store).await];
+    let mut findings = vec![store_finding(store.clone()).await];
     let looks = plan.databases.values().map(|database| {
         let session = sessions.take(&database.name);
         async move {
@@ -125,11 +126,28 @@ pub async fn examine(
     });
     let looked = join_all(looks).await;
     findings.extend(looked.into_iter().flatten());
+    findings.extend(standby_findings(plan, survey, store.ok()).await);
     findings.extend(different_databases(survey));
     findings.extend(program_findings(plan.steps.iter()));
     findings.extend(unread_findings(plan, survey));
     findings.extend(encryption_finding(world, plan));
     findings
+}
+
+/// What the standbys that the plan wants will cost: a release cuts the applications off meanwhile.
+async fn standby_findings(plan: &Plan, survey: &Survey, store: Option<&Store>) -> Vec<Finding> {
+    // What cannot be reached has a finding of its own.
+    let there = survey.databases.keys().filter(|name| survey.found(name).is_some()).cloned().collect();
+    let costs = standby::costs(plan, store, Some(&there)).await.unwrap_or_default();
+    let finding = |it: &standby::Cost| {
+        let how = it.measured.as_ref().map_or("an estimate".to_owned(), |run| format!("as measured in run {run}"));
+        let (size, time) = (it.bytes.div_ceil(1 << 20), it.seconds);
+        let fine = format!(
+            "{size} MiB more on the server's disk; its sessions are ended, and it cannot be reached for about {time:.1} s ({how})"
+        );
+        finding("standby", plan.databases.get(&it.database), None, fine)
+    };
+    costs.iter().map(finding).collect()
 }
 
 /// Whether encrypted snapshots could be read back here.

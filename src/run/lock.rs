@@ -159,10 +159,20 @@ impl Locks {
         let mut locks = Self { sessions: Vec::new() };
         for (wanted, session) in servers.into_values().zip(opened) {
             let mut session = session.map_err(server(&wanted[0].name))?;
-            take_all(&mut session, run, &wanted).await?;
+            let taken = take_all(&mut session, &wanted).await;
             locks.sessions.push((wanted[0].name.clone(), session));
+            if let Err(error) = taken {
+                return Err(locks.by_whom(error).await?);
+            }
         }
         Ok(locks)
+    }
+
+    /// Two hosts may be names of one server, and a lock is then held by another session of ours.
+    async fn by_whom(&mut self, error: LockError) -> Result<LockError, LockError> {
+        let LockError::Held { database, holder } = error else { return Ok(error) };
+        let ours = self.own().await?.contains(&holder.pid);
+        Ok(if ours { LockError::Same { database } } else { LockError::Held { database, holder } })
     }
 
     /// Ends the sessions that a killed process of `run` left behind, and waits until they are gone. A server works on after
@@ -238,7 +248,7 @@ async fn open(url: &DatabaseUrl, application: &str) -> Result<PgConnection, PgEr
 ///
 /// A server notices a moment late that a process has ended: the lock of a command that is just over is waited for, in short
 /// tries, since a session that waits for it in the server would hold a snapshot.
-async fn take_all(session: &mut PgConnection, run: &RunId, databases: &[&Database]) -> Result<(), LockError> {
+async fn take_all(session: &mut PgConnection, databases: &[&Database]) -> Result<(), LockError> {
     let (mut taken, mut begun) = (0, Instant::now());
     while let Some(next) = databases.get(taken) {
         let failed = server(&next.name);
@@ -250,9 +260,7 @@ async fn take_all(session: &mut PgConnection, run: &RunId, databases: &[&Databas
         let found = who_holds(session, next.url.dbname()).await.map_err(failed)?;
         if begun.elapsed() > JUST_OVER {
             let (database, holder) = (next.name.clone(), found.unwrap_or_else(|| holder("", 0, "?".into())));
-            // Another process may hold it for this very run, which it takes up again or takes back.
-            let ours = holder.run.as_ref() == Some(run) && pid(session).await.map_err(server(&database))? == holder.pid;
-            return Err(if ours { LockError::Same { database } } else { LockError::Held { database, holder } });
+            return Err(LockError::Held { database, holder });
         }
         tokio::time::sleep(ROUND).await;
     }

@@ -7,6 +7,9 @@ use crate::names::{DatabaseName, RunId, TargetName};
 use crate::snapshot::dump::Taken;
 use crate::verify::CheckResult;
 
+use super::hooks::HookReport;
+use super::writes::SavedWrites;
+
 /// The result of `apply` or `rollback`.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunReport {
@@ -21,8 +24,17 @@ pub struct RunReport {
     pub databases: Vec<DatabaseReport>,
     /// Each snapshot that was taken.
     pub snapshots: Vec<SnapshotReport>,
+    /// Each warm copy that was made.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub standbys: Vec<StandbyReport>,
     /// Each check that was made.
     pub checks: Vec<CheckResult>,
+    /// What applications had written since, and is saved in the store.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub saved_writes: Vec<SavedWrites>,
+    /// What became of the plan's hooks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookReport>,
     /// What a person should know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -43,12 +55,25 @@ pub struct DatabaseReport {
     pub applied: u64,
     /// Whether it was taken back.
     pub rolled_back: bool,
-    /// How: `snapshot`, `down`.
+    /// How: `standby`, `snapshot`, `down`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via: Option<&'static str>,
     /// The name on the server under which the replaced database is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept_as: Option<String>,
+}
+
+/// One warm copy.
+#[derive(Debug, Clone, Serialize)]
+pub struct StandbyReport {
+    /// The database.
+    pub database: DatabaseName,
+    /// The copy's name on the server.
+    pub dbname: String,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// How long it took, and the database could not be reached.
+    pub seconds: f64,
 }
 
 /// One snapshot.
@@ -88,7 +113,10 @@ impl RunReport {
             outcome: None,
             databases: Vec::new(),
             snapshots: Vec::new(),
+            standbys: Vec::new(),
             checks: Vec::new(),
+            saved_writes: Vec::new(),
+            hooks: Vec::new(),
             notes: Vec::new(),
             seconds: 0.0,
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::event::Event;
 use crate::failure::{Aftermath, Blame, Failure, OrFail, list};
 use crate::journal::entry::{Command, Fact, Outcome};
-use crate::journal::state::RunState;
+use crate::journal::state::{RunState, Standby};
 use crate::journal::{self, Journal};
 use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
@@ -16,6 +16,7 @@ use crate::plan::{Database, Plan};
 use crate::world::World;
 
 use super::apply::{Applied, ApplyOptions, Release, SoFar, gates, refused};
+use super::choose::Asked;
 use super::doctor;
 use super::going_on::settled;
 use super::lock::Locks;
@@ -139,7 +140,10 @@ async fn back(
     let Stand::GoingBack(it) = stand(state) else { return Err(overtaken(state)) };
     no_later_run(store, state).await.or_blame(Blame::Drift)?;
     let way = match it.via.as_deref() {
-        None | Some("snapshot") => Way::Snapshot,
+        None | Some("snapshot") => Way::Exchange(Asked::Snapshot),
+        Some("standby") => Way::Exchange(Asked::Standby),
+        // By both: each database as it was decided, from the same facts.
+        Some("snapshot, standby") => Way::Exchange(Asked::Auto),
         Some("down") => Way::Down(Down { plan: kept.unwrap_or(plan), checkout: Some(plan) }),
         Some(via) => {
             let error = ResumeError::UnknownWay { run: state.run.clone(), via: via.to_owned() };
@@ -147,7 +151,8 @@ async fn back(
         }
     };
     let only = it.only.then_some(&it.databases);
-    let request = Request { state, way, only, why: "request", message: None };
+    let (why, hooks) = ("request", Some(kept.unwrap_or(plan)));
+    let request = Request { state, way, only, why, message: None, save_writes: false, checks: None, hooks };
     let note = format!("run {} was being rolled back, and that is finished", state.run);
     world.tell(Event::Noted(note));
     let report = rollback::rollback(world, store, &plan.databases, &request).await?;
@@ -233,7 +238,7 @@ impl Unfinished<'_> {
         let options = ApplyOptions { only: Some(only), no_snapshot: state.no_snapshot.clone(), saved: None };
         let release =
             Release { world, plan, store, journal: &journal, survey: &survey, options: &options, so_far: &so_far };
-        Ok(release.carry(locks, ready, report).await.err())
+        Ok(release.carry_and_tell(locks, ready, report).await)
     }
 
     /// Each database is on the server that the run found it on.
@@ -292,10 +297,12 @@ impl Unfinished<'_> {
         let databases = &self.state.databases;
         let changed = databases.iter().filter(|(name, it)| it.is_known_changed() || has_rows(name));
         let snapshots = databases.iter().filter(|(_, it)| it.snapshot);
+        let standbys = databases.iter().filter(|(_, it)| matches!(it.standby, Standby::Made(_)));
         SoFar {
             again: true,
             begun: !self.state.begun.is_empty(),
             snapshots: snapshots.map(|(name, _)| name.clone()).collect(),
+            standbys: standbys.map(|(name, _)| name.clone()).collect(),
             changed: changed.map(|(name, _)| name.clone()).collect(),
         }
     }

@@ -1,7 +1,7 @@
 //! The story of `rollback`, whichever way: lock, read the journal anew, carry the databases back. It begins from the journal
 //! and from nothing else, whether a second after a failure or next week. By snapshot (`back.rs`) archives are proven, restored
 //! beside the live databases, and all databases of a server exchanged at once; by down scripts (`undo.rs`) each migration is
-//! undone where it is.
+//! undone where it is. By standby, the warm copy that was made before the first change is what the exchange puts in place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -10,25 +10,32 @@ use serde::Serialize;
 
 use crate::failure::{Aftermath, Blame, Failure, OrFail, list};
 use crate::journal::entry::{Fact, Outcome};
-use crate::journal::state::RunState;
+use crate::journal::state::{RunState, Standby};
 use crate::journal::{self, Journal, JournalError};
 use crate::names::{DatabaseName, RunId};
 use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{PgError, database_oid};
 use crate::outside::store::Store;
-use crate::plan::{Database, Plan};
+use crate::plan::hooks::Moment;
+use crate::plan::{Database, Plan, When};
 use crate::snapshot::SnapshotError;
-use crate::snapshot::drill::{self, Drilled};
+use crate::snapshot::drill::Drilled;
+use crate::snapshot::obstacles::{InTheWay, in_the_way};
 use crate::snapshot::restore::name_beside;
 use crate::snapshot::swap::SwapError;
 use crate::world::World;
 
-use super::apply::refused;
-use super::back::Back;
+use super::apply::{checks, refused};
+use super::back::{Back, Found};
+use super::choose::{Asked, Exchange};
+use super::hooks;
 use super::lock::Locks;
+use super::loss::Loss;
+use super::price::{self, Offer, Time};
 use super::report::RunReport;
 use super::subject::{Subject, failed};
 use super::undo::{Ahead, Undo, UndoError};
+use super::writes::NotSaved;
 
 /// Why a rollback did not happen.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -86,6 +93,18 @@ pub enum RollbackError {
         /// The version that wrote it.
         version: String,
     },
+    /// There is no warm copy.
+    #[error("run {run} has no standby to go back to: {why}")]
+    #[diagnostic(
+        code("rollback.no_standby"),
+        help("`migrate rollback {run}` takes each database back by what there is; `--dry-run` says by what.")
+    )]
+    NoStandby {
+        /// The run.
+        run: RunId,
+        /// Each database with the reason.
+        why: String,
+    },
     /// The plan has no such database.
     #[error("the run has no database `{database}`")]
     #[diagnostic(code("rollback.unknown_database"), help("It has {known}."))]
@@ -110,6 +129,19 @@ pub enum RollbackError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// Something holds a database.
+    #[error("databases cannot be exchanged: {what}")]
+    #[diagnostic(code("rollback.in_the_way"), help("Then run `migrate rollback {run}` again. Nothing was done yet."))]
+    InTheWay {
+        /// What, with the remedy of each.
+        what: String,
+        /// The run.
+        run: RunId,
+    },
+    /// What was written since could not be saved.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Writes(#[from] NotSaved),
     /// Its migrations are not undone.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -143,8 +175,8 @@ impl RollbackError {
 /// The way back.
 #[derive(Debug, Clone, Copy)]
 pub enum Way<'a> {
-    /// Databases are restored from their snapshots.
-    Snapshot,
+    /// Databases are exchanged: each for its warm copy, or for one restored from its snapshot.
+    Exchange(Asked),
     /// Migrations are undone by their down scripts.
     Down(Down<'a>),
 }
@@ -171,13 +203,19 @@ pub struct Request<'a> {
     pub why: &'static str,
     /// What is kept as the reason.
     pub message: Option<&'a str>,
+    /// Whether what applications wrote since is saved in the store before databases are exchanged.
+    pub save_writes: bool,
+    /// Whose checks are made afterwards: those of the run's plan, where some databases went back alone.
+    pub checks: Option<&'a Plan>,
+    /// The plan whose hooks are called afterwards.
+    pub hooks: Option<&'a Plan>,
 }
 
 /// What a rollback would do.
 #[derive(Debug, Clone)]
 pub enum Prospects {
-    /// Restore these databases.
-    Snapshot(Vec<Prospect>),
+    /// Exchange these databases.
+    Exchange(Vec<Prospect>),
     /// Undo these migrations.
     Down(Ahead),
 }
@@ -187,34 +225,72 @@ impl Prospects {
     #[must_use]
     pub fn names(&self) -> Vec<&DatabaseName> {
         match self {
-            Self::Snapshot(all) => all.iter().map(|it| &it.name).collect(),
+            Self::Exchange(all) => all.iter().map(|it| &it.name).collect(),
             Self::Down(ahead) => ahead.databases.iter().collect(),
         }
     }
 }
 
-/// What a rollback by snapshot would do to one database.
+/// What a rollback by standby or snapshot would do to one database.
 #[derive(Debug, Clone, Serialize)]
 pub struct Prospect {
     /// The database.
     pub name: DatabaseName,
     /// Its name on the server.
     pub dbname: String,
-    /// The way: `snapshot`.
+    /// The way: `standby`, `snapshot`.
     pub via: &'static str,
-    /// When the snapshot was taken: what was written since will be in the kept database alone.
+    /// Why this one.
+    pub why: String,
+    /// When the copy or the snapshot was taken: what was written since will be in the kept database alone.
     pub taken_at: chrono::DateTime<chrono::Utc>,
-    /// Uncompressed.
+    /// Of the copy on disk; of the snapshot, uncompressed.
     pub bytes: u64,
     /// To be read from the store.
-    pub stored_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored_bytes: Option<u64>,
     /// Rows to be restored.
-    pub rows: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
     /// What its latest drill found; none, if it was never drilled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drilled: Option<Drilled>,
     /// The name under which the replaced database will be kept; none if somebody has dropped it.
     pub kept_as: Option<String>,
+    /// What has to be gone before it can be exchanged.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub in_the_way: Vec<String>,
+    /// What should be known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// What it costs, where that was asked for.
+    #[serde(flatten)]
+    pub price: Option<Price>,
+}
+
+/// What it costs to take one database back.
+#[derive(Debug, Clone, Serialize)]
+pub struct Price {
+    /// From the first byte read to the end of the exchange. Databases are restored side by side.
+    pub takes: Time,
+    /// How long it cannot be reached.
+    pub unreachable: Time,
+    /// What was written since, which will be in the replaced database alone; none if there is none, or it cannot be looked at.
+    pub lost: Option<Loss>,
+    /// Why what would be lost is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_unknown: Option<String>,
+    /// Every way, side by side.
+    pub options: Vec<Offer>,
+}
+
+/// How closely a rollback is looked at beforehand.
+#[derive(Debug, Clone, Copy)]
+pub enum Look<'a> {
+    /// Which databases, by which way: a person who said yes already does not wait for more.
+    Ways,
+    /// What each would cost as well, and what the down scripts would do.
+    Price(Down<'a>),
 }
 
 /// `migrate rollback` of a run that nobody else is working on.
@@ -243,12 +319,22 @@ pub async fn rollback(
     let request = Request { state: &fresh, ..*request };
     let journal = Journal::go_on(world, store, &fresh);
     let went_back = carry_back(world, store, &journal, databases, &request, &mut report).await?;
+    if let Some(plan) = request.checks {
+        report.checks = checks(world, plan, When::After).await;
+        for check in &report.checks {
+            let (name, outcome, detail) = (check.name.clone(), check.outcome.into(), check.detail.clone());
+            journal.write(Fact::Checked { check: name, outcome, detail }).await.or_fail()?;
+        }
+    }
     // A rollback that was killed after its last database has only its end to write.
     let only_ended = fresh.outcome.is_none() && report.databases.iter().any(|it| it.rolled_back);
     report.outcome = Some(match !went_back.is_empty() || only_ended {
         true => Outcome::RolledBack,
         false => Outcome::NothingToDo,
     });
+    if let Some(plan) = request.hooks.filter(|_| report.outcome == Some(Outcome::RolledBack)) {
+        hooks::call(world, &plan.hooks, Moment::Rollback, &plan.name, &mut report).await;
+    }
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
 }
@@ -279,34 +365,59 @@ pub async fn prospects(
     store: &Store,
     databases: &BTreeMap<DatabaseName, Database>,
     request: &Request<'_>,
+    look: Look<'_>,
 ) -> Result<Prospects, RollbackError> {
     let subject = Subject { databases, state: request.state };
     match request.way {
-        Way::Snapshot => by_snapshot(&Back { store, subject }, request).await.map(Prospects::Snapshot),
+        Way::Exchange(asked) => {
+            let back = Back { store, subject, asked };
+            let mut all = by_exchange(&back, request).await?;
+            if let Look::Price(down) = look {
+                let undo = Undo::new(world, store, subject, down);
+                all = price::of_all(&back, &undo, request, all).await?;
+            }
+            Ok(Prospects::Exchange(all))
+        }
         Way::Down(down) => Ok(Prospects::Down(Undo::new(world, store, subject, down).look(request.only).await?)),
     }
 }
 
-async fn by_snapshot(back: &Back<'_>, request: &Request<'_>) -> Result<Vec<Prospect>, RollbackError> {
-    let names = back.to_restore(request.only).await?;
+async fn by_exchange(back: &Back<'_>, request: &Request<'_>) -> Result<Vec<Prospect>, RollbackError> {
     let mut prospects = Vec::new();
-    for name in &names {
-        let manifest = back.manifest(name).await?;
-        let it = &request.state.databases[name].identity;
-        let live = database_oid(&mut back.subject.maintenance(name).await?, &it.dbname).await.map_err(failed(name))?;
-        prospects.push(Prospect {
-            name: name.clone(),
-            dbname: it.dbname.clone(),
-            via: "snapshot",
-            taken_at: manifest.taken_at,
-            bytes: manifest.bytes(),
-            stored_bytes: manifest.stored_bytes(),
-            rows: manifest.rows(),
-            drilled: drill::latest(back.store, &request.state.run, name).await?,
-            kept_as: live.map(|_| name_beside(&it.dbname, "replaced", &request.state.run)),
-        });
+    for found in back.find_ways(request.only, true).await? {
+        prospects.push(prospect(back, found).await?);
     }
     Ok(prospects)
+}
+
+async fn prospect(back: &Back<'_>, found: Found<'_>) -> Result<Prospect, RollbackError> {
+    let (name, it) = (&found.state.identity.name, &found.state.identity);
+    let mut session = back.subject.maintenance(name).await?;
+    let live = database_oid(&mut session, &it.dbname).await.map_err(failed(name))?;
+    let InTheWay { blocks, notes } = in_the_way(&mut session, &it.dbname).await.map_err(failed(name))?;
+    let (way, why) = (found.choice.way, found.choice.why);
+    let (taken_at, bytes, stored_bytes, rows) = match (way, &found.state.standby) {
+        (Exchange::Standby, Standby::Made(copy)) => (copy.at, copy.bytes, None, None),
+        _ => {
+            let manifest = back.manifest(name).await?;
+            (manifest.taken_at, manifest.bytes(), Some(manifest.stored_bytes()), Some(manifest.rows()))
+        }
+    };
+    Ok(Prospect {
+        name: name.clone(),
+        dbname: it.dbname.clone(),
+        via: way.word(),
+        why,
+        taken_at,
+        bytes,
+        stored_bytes,
+        rows,
+        drilled: found.drilled,
+        kept_as: live.map(|_| name_beside(&it.dbname, "replaced", &back.subject.state.run)),
+        in_the_way: blocks,
+        notes,
+        price: None,
+    })
 }
 
 /// Refuses if a later release changed what this one changed.
@@ -355,7 +466,7 @@ pub async fn carry_back(
         }
     }
     let result = match request.way {
-        Way::Snapshot => Back { store, subject }.carry(world, journal, request, report).await,
+        Way::Exchange(asked) => Back { store, subject, asked }.carry(world, journal, request, report).await,
         Way::Down(down) => Undo::new(world, store, subject, down).carry(journal, request, report).await,
     };
     result.map_err(|error| left(request.state, report, error))

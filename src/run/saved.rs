@@ -9,8 +9,11 @@ use sha2::{Digest, Sha256};
 use crate::kind::{Copy, Kind, Migration};
 use crate::lint::{self, Finding};
 use crate::names::{DatabaseName, StepName, TargetName};
+use crate::outside::postgres::PgError;
+use crate::outside::store::Store;
 use crate::plan::{Plan, Segment, Step, When};
 
+use super::standby::{self, Cost};
 use super::step;
 use super::survey::{StepState, Survey};
 
@@ -25,6 +28,9 @@ pub struct Prospectus {
     pub digest: String,
     /// Where the work is to be done.
     pub databases: Vec<Place>,
+    /// What the warm copies will cost that are made before the first change.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub standbys: Vec<Cost>,
     /// Every step, in the order of execution.
     pub steps: Vec<Work>,
     /// The order of execution; of a step that is cut, that of its first part.
@@ -152,6 +158,7 @@ impl Prospectus {
             target: plan.target.name.clone(),
             digest: String::new(),
             databases: places(plan, survey),
+            standbys: Vec::new(),
             order: steps.iter().map(|step| step.name.clone()).collect(),
             segments: stretches(plan, survey),
             steps,
@@ -163,6 +170,16 @@ impl Prospectus {
         };
         it.digest = it.compute(&plan.text);
         it
+    }
+
+    /// The same, with what warm copies will cost. No digest has it.
+    ///
+    /// # Errors
+    /// A database cannot be reached.
+    pub async fn with_standbys(mut self, plan: &Plan, store: Option<&Store>) -> Result<Self, PgError> {
+        let busy = self.databases.iter().filter(|it| it.snapshot).map(|it| it.name.clone()).collect();
+        self.standbys = standby::costs(plan, store, Some(&busy)).await?;
+        Ok(self)
     }
 
     /// The same, with what is dangerous about each pending migration. That takes its time with thousands of them, and is

@@ -84,8 +84,8 @@ impl<'a> Subject<'a> {
         if swaps.is_empty() {
             return Ok(());
         }
-        note(report, &swaps);
-        Ok(journal.write(Fact::Swapped { swaps }).await?)
+        note(self.state, report, &swaps);
+        Ok(journal.write(Fact::Swapped { swaps, seconds: None }).await?)
     }
 
     /// The last entry. A run of which only some databases went back is what it was before: succeeded, or unfinished.
@@ -110,11 +110,11 @@ pub(super) fn failed(name: &DatabaseName) -> impl Fn(PgError) -> RollbackError {
 }
 
 /// Databases that were exchanged.
-pub(super) fn note(report: &mut RunReport, swaps: &[Swap]) {
+pub(super) fn note(state: &RunState, report: &mut RunReport, swaps: &[Swap]) {
     for swap in swaps {
         let it = report.database(&swap.database);
         it.rolled_back = true;
-        it.via = Some("snapshot");
+        it.via = state.databases.get(&swap.database).map(|it| it.via(swap));
         it.kept_as = swap.replaces().then(|| swap.kept_as.clone());
     }
 }

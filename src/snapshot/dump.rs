@@ -23,7 +23,7 @@ use crate::world::World;
 
 use super::archive::{self, Packed, Packing, read_chunk};
 use super::custom::{CustomError, Passed};
-use super::inventory::{contents, indexes, row_counts, sequences, table_sizes};
+use super::inventory::{contents, counters, indexes, large_objects, row_counts, sequences, table_sizes};
 use super::manifest::{self, Manifest, Part, ServerFacts, TableRows, properties};
 use super::parts::{Portion, portions};
 use super::{SnapshotError, folder, manifest_key, prove};
@@ -105,6 +105,7 @@ pub async fn take(
     let indexes = indexes(&mut session).await.map_err(&failed)?;
     let sizes = table_sizes(&mut session, &contents.tables).await.map_err(&failed)?;
     let sequences = sequences(&mut session).await.map_err(query_error("reading sequences")).map_err(&failed)?;
+    let (counters, large_objects) = (counters(&mut session).await, large_objects(&mut session).await);
     // Last: it changes settings of the transaction.
     let catalog = Catalog::within(&mut session).await.map_err(&failed)?.digested();
     let jobs = effort.jobs.min(free_connections(&mut session).await.map_err(&failed)? / 2).max(1);
@@ -131,6 +132,9 @@ pub async fn take(
         catalog: Some(catalog),
         sequences,
         indexes,
+        horizon: Some(exported.horizon),
+        counters: counters.map_err(&failed)?,
+        large_objects: Some(large_objects.map_err(&failed)?),
         encrypted_to,
         parts,
     };
@@ -186,6 +190,7 @@ struct Exported {
     id: String,
     at: chrono::DateTime<chrono::Utc>,
     lsn: String,
+    horizon: String,
 }
 
 async fn export(session: &mut PgConnection) -> Result<Exported, PgError> {
@@ -196,14 +201,14 @@ async fn export(session: &mut PgConnection) -> Result<Exported, PgError> {
     )
     .await
     .map_err(query_error("beginning the snapshot's transaction"))?;
-    let (id, at, lsn) = sqlx::query_as(
+    let (id, at, lsn, horizon) = sqlx::query_as(
         "select pg_export_snapshot(), transaction_timestamp(), case when pg_is_in_recovery() then \
-         pg_last_wal_replay_lsn() else pg_current_wal_lsn() end::text",
+         pg_last_wal_replay_lsn() else pg_current_wal_lsn() end::text, txid_current_snapshot()::text",
     )
     .fetch_one(session)
     .await
     .map_err(query_error("exporting the snapshot"))?;
-    Ok(Exported { id, at, lsn })
+    Ok(Exported { id, at, lsn, horizon })
 }
 
 /// The archives of one database on their way to the store.

@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use crate::outside::postgres::{PgError, made, query_error};
 use crate::sql::quote::{identifier, literal};
 
-use super::manifest::{Extension, Index, Sequence, TableRows};
+use super::manifest::{Counters, Extension, Index, Sequence, TableCounters, TableRows};
 use super::parts::TableSize;
 
 /// What a row is taken to have, in a table that nobody has looked at yet.
@@ -90,7 +90,7 @@ pub(super) async fn table_sizes(
 ///
 /// # Errors
 /// The query failed.
-pub(super) async fn sequences(session: &mut PgConnection) -> Result<Vec<Sequence>, sqlx::Error> {
+pub(crate) async fn sequences(session: &mut PgConnection) -> Result<Vec<Sequence>, sqlx::Error> {
     let rows: Vec<(String, String, i64, Option<i64>)> = sqlx::query_as(
         "select schemaname::text, sequencename::text, increment_by, last_value from pg_sequences where schemaname !~ '^pg_' \
          order by 1, 2",
@@ -99,6 +99,40 @@ pub(super) async fn sequences(session: &mut PgConnection) -> Result<Vec<Sequence
     .await?;
     let sequence = |(schema, name, increment, last)| Sequence { schema, name, increment, last };
     Ok(rows.into_iter().map(sequence).collect())
+}
+
+/// The server's counters of the tables of the database of `session`.
+///
+/// # Errors
+/// The query failed.
+pub(crate) async fn counters(session: &mut PgConnection) -> Result<Vec<TableCounters>, PgError> {
+    let rows: Vec<(String, String, i64, i64, i64)> = sqlx::query_as(
+        "select schemaname::text, relname::text, n_tup_ins, n_tup_upd, n_tup_del from pg_stat_user_tables where n_tup_ins + \
+         n_tup_upd + n_tup_del > 0 order by 1, 2",
+    )
+    .fetch_all(session)
+    .await
+    .map_err(query_error("reading the counters of tables"))?;
+    let table = |(schema, name, inserted, updated, deleted): (String, String, i64, i64, i64)| TableCounters {
+        schema,
+        name,
+        counters: Counters {
+            inserted: inserted.unsigned_abs(),
+            updated: updated.unsigned_abs(),
+            deleted: deleted.unsigned_abs(),
+        },
+    };
+    Ok(rows.into_iter().map(table).collect())
+}
+
+/// How many large objects the database of `session` has.
+///
+/// # Errors
+/// The query failed.
+pub(super) async fn large_objects(session: &mut PgConnection) -> Result<u64, PgError> {
+    let count = sqlx::query_scalar("select count(*) from pg_largeobject_metadata").fetch_one(session).await;
+    let count: i64 = count.map_err(query_error("counting large objects"))?;
+    Ok(count.unsigned_abs())
 }
 
 /// The indexes of more than a megabyte, the slowest to build first. Building takes longest by far for graphs of vectors (measured

@@ -59,6 +59,15 @@ pub struct Manifest {
     /// Its indexes, the slowest to build first.
     #[serde(default)]
     pub indexes: Vec<Index>,
+    /// `txid_current_snapshot()` of the very snapshot that was dumped: a row whose transaction is not visible in it was written later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub horizon: Option<String>,
+    /// The server's counters of each table at that time.
+    #[serde(default)]
+    pub counters: Vec<TableCounters>,
+    /// How many large objects there were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large_objects: Option<u64>,
     /// To whom the archives are encrypted; nobody is: not at all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub encrypted_to: Vec<String>,
@@ -228,6 +237,28 @@ impl From<Passed> for TableRows {
     fn from(it: Passed) -> Self {
         Self { schema: it.schema, name: it.name, rows: it.rows, hash: Some(it.hash) }
     }
+}
+
+/// The server's counters of one table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableCounters {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// What was counted since the statistics were last reset.
+    pub counters: Counters,
+}
+
+/// The server's counters of a table, each since the statistics were last reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// Rows inserted, those of transactions that were rolled back with them.
+    pub inserted: u64,
+    /// Rows updated.
+    pub updated: u64,
+    /// Rows deleted.
+    pub deleted: u64,
 }
 
 /// A sequence.

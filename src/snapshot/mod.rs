@@ -6,14 +6,16 @@ pub mod drill;
 pub mod dump;
 pub mod elsewhere;
 mod fill;
-mod inventory;
+pub(crate) mod inventory;
 pub mod keys;
 pub mod manifest;
+pub mod obstacles;
 pub mod parts;
 mod passing;
 pub mod prove;
 pub mod prune;
 pub mod restore;
+pub mod standby;
 pub mod swap;
 
 use crate::journal::{self, JournalError};

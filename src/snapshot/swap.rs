@@ -7,26 +7,21 @@
 //! whatever happens to us, the lock ends with the transaction.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sqlx::PgConnection;
 
 use crate::journal::entry::Swap;
 use crate::names::RunId;
-use crate::outside::postgres::{
-    MAINTENANCE, PgError, Said, change, connect, database_error, database_oid, query_error,
-};
+use crate::outside::postgres::{MAINTENANCE, PgError, Said, change, connect, database_error, database_oid};
 use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::{identifier, literal};
 
 use super::manifest::{Properties, Setting};
+use super::obstacles::{IN_USE, end_sessions, who_stays};
 
-/// Pause between two rounds of ending sessions.
-const ROUND: Duration = Duration::from_millis(20);
 /// The server waits five seconds for sessions to leave; this often it is asked to.
 const ATTEMPTS: u32 = 4;
-/// SQL state of a rename that found sessions on the database.
-const IN_USE: &str = "55006";
 
 /// Why databases were not exchanged. None of them was.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -66,7 +61,8 @@ pub struct Swapped {
     pub notes: Vec<String>,
 }
 
-/// Exchanges the databases of one server. `properties` are those of the snapshots, in the order of `swaps`.
+/// Exchanges the databases of one server. `properties` are what each side database has yet to be given, in the order of `swaps`;
+/// a warm copy has it already.
 ///
 /// # Errors
 /// [`SwapError`]; every database is then where it was.
@@ -74,7 +70,7 @@ pub async fn swap(
     url: &DatabaseUrl,
     run: &RunId,
     swaps: &[Swap],
-    properties: &[&Properties],
+    properties: &[Option<&Properties>],
 ) -> Result<Swapped, SwapError> {
     let maintenance = url.with_dbname(MAINTENANCE);
     let mut session = connect(&maintenance, &format!("migrate {run}")).await?;
@@ -118,11 +114,11 @@ async fn exchange(
     session: &mut PgConnection,
     usher: &mut PgConnection,
     swaps: &[Swap],
-    properties: &[&Properties],
+    properties: &[Option<&Properties>],
 ) -> Result<Swapped, sqlx::Error> {
     change(session, "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '30s'").await?;
     let mut notes = Vec::new();
-    for (swap, properties) in swaps.iter().zip(properties) {
+    for (swap, properties) in swaps.iter().zip(properties).filter_map(|(swap, it)| Some((swap, (*it)?))) {
         carry_over(session, &swap.side, properties, &mut notes).await?;
     }
     let oids: Vec<i64> = swaps.iter().flat_map(|swap| [i64::from(swap.oid), i64::from(swap.side_oid)]).collect();
@@ -146,49 +142,15 @@ async fn exchange(
         over.set(true);
         renamed
     };
-    let (renamed, ended) = tokio::join!(renaming, end_sessions(usher, &oids, &over));
+    let (renamed, ended) = tokio::join!(renaming, end_sessions(usher, &oids, &over, None));
     renamed.and(ended)?;
     change(session, "COMMIT").await?;
     Ok(Swapped { seconds: begun.elapsed().as_secs_f64(), notes })
 }
 
-/// Ends sessions again and again until it is over.
-async fn end_sessions(usher: &mut PgConnection, oids: &[i64], over: &Cell<bool>) -> Result<(), sqlx::Error> {
-    while !over.get() {
-        // A role that may not end a session is not asked to: the failure would end the whole statement.
-        sqlx::query(
-            "select pg_terminate_backend(pid) from pg_stat_activity where datid::int8 = any($1) and pid <> \
-             pg_backend_pid() and backend_type = 'client backend' and (select s.rolsuper or ((pg_has_role(s.oid, usesysid, \
-             'member') or pg_has_role(s.oid, 'pg_signal_backend', 'member')) and not (select t.rolsuper from pg_roles t \
-             where t.oid = usesysid)) from pg_roles s where s.rolname = current_user)",
-        )
-        .bind(oids)
-        .execute(&mut *usher)
-        .await?;
-        tokio::time::sleep(ROUND).await;
-    }
-    Ok(())
-}
-
 async fn still_there(usher: &mut PgConnection, run: &RunId, swaps: &[Swap]) -> Result<SwapError, PgError> {
     let oids: Vec<i64> = swaps.iter().flat_map(|swap| [i64::from(swap.oid), i64::from(swap.side_oid)]).collect();
-    let mut sessions: Vec<String> = sqlx::query_scalar(
-        "select format('pid %s of role %s (%s)', pid, coalesce(usename, '?'), coalesce(nullif(application_name, ''), \
-         backend_type)) from pg_stat_activity where datid::int8 = any($1) order by pid",
-    )
-    .bind(&oids)
-    .fetch_all(&mut *usher)
-    .await
-    .map_err(query_error("looking for sessions that stay"))?;
-    let prepared: Vec<String> = sqlx::query_scalar(
-        "select format('the prepared transaction %L of role %s', gid, owner) from pg_prepared_xacts join pg_database d on \
-         d.datname = database where d.oid::int8 = any($1) order by 1",
-    )
-    .bind(&oids)
-    .fetch_all(usher)
-    .await
-    .map_err(query_error("looking for prepared transactions"))?;
-    sessions.extend(prepared);
+    let sessions = who_stays(usher, &oids).await?;
     let databases: Vec<&str> = swaps.iter().map(|swap| swap.dbname.as_str()).collect();
     Ok(SwapError::InUse { databases: databases.join(", "), sessions: sessions.join(", "), run: run.clone() })
 }

@@ -91,6 +91,18 @@ impl Pair {
         Ok(Self { source, target, key: key.to_vec(), compare, others })
     }
 
+    /// Puts two tables side by side row by row: by `key`, or, where that is empty, by whole rows, of which each one that is there
+    /// twice counts twice. All `columns` are compared.
+    ///
+    /// # Errors
+    /// A column is missing on either side.
+    pub fn of_rows(source: Table, target: Table, key: &[String], columns: &[String]) -> Result<Self, Unfit> {
+        let compare: Vec<String> = columns.iter().filter(|name| !key.contains(name)).cloned().collect();
+        let (source, target) =
+            (face(&source, &target, key, &compare, &[])?, face(&target, &source, key, &compare, &[])?);
+        Ok(Self { source, target, key: key.to_vec(), compare, others: Vec::new() })
+    }
+
     /// Makes sure that the key tells rows apart: by NOT NULL and a unique index, or else by reading the rows. A key column
     /// of a table that may be NULL is refused, whether it is NULL in a row today or not; a view has to be read.
     ///
@@ -122,6 +134,21 @@ impl Pair {
     ) -> Result<(), SqlError> {
         let (source, target) = (self.source.ordered(of), self.target.ordered(of));
         merge::walk(ends, (&source, &target), self.key.len(), each).await
+    }
+
+    /// Walks both tables as [`Pair::walk`] does, each row with a mark behind its digest: whether `marked`, an expression over the source's
+    /// row, is true. Without a key, rows are in the order of their digests, which stand in place of one.
+    ///
+    /// # Errors
+    /// A server does not answer.
+    pub async fn walk_marked(
+        &self,
+        ends: &mut Ends<'_>,
+        marked: &str,
+        each: &mut (dyn FnMut(Meeting<'_>) + Send),
+    ) -> Result<(), SqlError> {
+        let (source, target) = (self.source.marked(marked), self.target.marked("false"));
+        merge::walk(ends, (&source, &target), self.key.len().max(1), each).await
     }
 
     /// For each of a few keys that are on both sides, the compared columns that differ.
@@ -187,6 +214,17 @@ impl Face {
             columns.extend(each.map(|text| format!("decode({}, 'hex')", canonical::digest(text))));
         }
         format!("SELECT {} FROM {} ORDER BY {}", columns.join(", "), self.table.sql, places.join(", "))
+    }
+
+    fn marked(&self, marked: &str) -> String {
+        let digest = format!("decode({}, 'hex')", canonical::digest(&[self.key.as_slice(), &self.compare].concat()));
+        let mut columns: Vec<String> = self.key.iter().map(|key| format!("convert_to({key}, 'UTF8')")).collect();
+        if columns.is_empty() {
+            columns.push(digest.clone());
+        }
+        let places: Vec<String> = (1..=columns.len()).map(|place| place.to_string()).collect();
+        columns.extend([digest, format!("({marked})")]);
+        format!("SELECT {} FROM ONLY {} ORDER BY {}", columns.join(", "), self.table.sql, places.join(", "))
     }
 
     /// The digest of each compared column, by key.

@@ -102,6 +102,13 @@ impl Table {
         })
     }
 
+    /// The columns by which the table's rows are told apart: of a unique index whose columns are all NOT NULL.
+    #[must_use]
+    pub fn row_key(&self) -> Option<&[String]> {
+        let whole = |columns: &&Vec<String>| self.nullable(columns).is_none();
+        self.unique.iter().filter(whole).min_by_key(|columns| columns.len()).map(Vec::as_slice)
+    }
+
     /// The catalog alone proves that no two rows have the same key.
     pub(super) fn keeps_unique(&self, key: &[String]) -> bool {
         self.unique.iter().any(|columns| columns.iter().all(|column| key.contains(column)))

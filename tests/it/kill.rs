@@ -234,3 +234,84 @@ async fn before_the_swap_is_begun() {
     prepare(&scene.world, &["chat", "rag"]);
     scene.world.run(&["apply", "--yes"]).expect(0);
 }
+
+/// The scene, with a warm copy of `rag`. Its entries: 1 begins the run, 2 to 5 are about the snapshots, 6 and 7 about the copy.
+async fn warm(hint: &str) -> Scene {
+    let scene = Scene::new(hint).await;
+    scene.world.plan(&(step("chat") + &step("rag") + "[databases.rag]\nstandby = true\n"));
+    scene
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn before_the_standby_is_made() {
+    let scene = warm("kill_standby_before").await;
+    scene.killed_at(&["apply", "--yes"], "journal/000006.json").await;
+    assert_eq!(scene.comes_back().await["outcome"], "nothing_to_do");
+    scene.world.run(&["apply", "--yes"]).expect(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_standby_waits_for_the_others_to_leave() {
+    let scene = warm("kill_standby_waits").await;
+    let stays = connect(&as_superuser(scene.world.url("rag"))).await;
+    let victim = scene.world.start(&["apply", "--yes"]);
+    let copies = "select count(*) from pg_stat_activity where state = 'active' and query ilike ";
+    let copies = format!("{copies}'create database%template%{}%'", scene.world.dbname("rag"));
+    until("the copy waits", || async { scene.world.ask(&copies).await == "1" }).await;
+    end(victim);
+    drop(stays);
+    assert_eq!(scene.comes_back().await["outcome"], "nothing_to_do");
+    scene.world.run(&["apply", "--yes"]).expect(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_standby_was_made_and_before_that_is_written_down() {
+    let scene = warm("kill_standby_made").await;
+    scene.killed_at(&["apply", "--yes"], "journal/000007.json").await;
+    assert_eq!(scene.comes_back().await["outcome"], "nothing_to_do");
+    scene.world.run(&["apply", "--yes"]).expect(0);
+    let back = scene.world.json(0, &["rollback", "--yes"]);
+    assert_eq!(back["databases"][1]["via"], "standby", "{back}");
+    assert_same(&scene.before, &scene.world.fingerprints().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_commit_with_a_standby_behind_it() {
+    let scene = warm("kill_standby_commit").await;
+    scene.world.plan(&(step("chat") + &step("rag") + "[databases.rag]\nstandby = true\n[run]\nparallel = 1\n"));
+    // 8 and 9 are about the first step, on chat; 10 and 11 about the second.
+    scene.killed_at(&["apply", "--yes"], "journal/000011.json").await;
+    assert_eq!(scene.world.value("rag", "select count(*) from new").await, "0", "the second step is committed");
+    let back = scene.comes_back().await;
+    assert_eq!((&back["databases"][0]["via"], &back["databases"][1]["via"]), (&"snapshot".into(), &"standby".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_swap_by_standby_before_it_is_written_down() {
+    let scene = warm("kill_standby_swapped").await;
+    scene.world.run(&["apply", "--yes"]).expect(0);
+    let oids = (scene.world.oid("chat").await, scene.world.oid("rag").await);
+    // The rollback's beginning, two entries for the restore of chat, the swap's beginning: then what is to be held up.
+    let swapped = format!("journal/{:06}.json", scene.entries() + 5);
+    scene.killed_at(&["rollback", "--yes"], &swapped).await;
+    let now = (scene.world.oid("chat").await, scene.world.oid("rag").await);
+    assert!(now.0 != oids.0 && now.1 != oids.1, "they are exchanged");
+    let back = scene.comes_back().await;
+    assert_eq!((scene.world.oid("chat").await, scene.world.oid("rag").await), now, "and not again");
+    assert_eq!(back["databases"][1]["via"], "standby", "{back}");
+}
+
+/// What was not written down is no standby: a run that is resumed makes it anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_standby_was_made_the_run_can_be_resumed() {
+    let scene = warm("kill_standby_resume").await;
+    scene.killed_at(&["apply", "--yes"], "journal/000007.json").await;
+    scene.world.sql("rag", "insert into t values (0, 'written meanwhile')").await;
+    let before = scene.world.fingerprints().await;
+    let resumed = scene.world.json(0, &["resume", "--yes"]);
+    assert_eq!((&resumed["outcome"], &resumed["standbys"][0]["database"]), (&"succeeded".into(), &"rag".into()));
+    let back = scene.world.json(0, &["rollback", "--yes"]);
+    assert_eq!(back["databases"][1]["via"], "standby", "{back}");
+    let rag = before["rag"].diff(&scene.world.fingerprints().await["rag"]);
+    assert!(rag.is_empty(), "{rag:?}");
+}

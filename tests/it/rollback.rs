@@ -3,9 +3,15 @@
 mod bare;
 mod down;
 mod down_stops;
+mod hooks;
+mod price;
 mod properties;
 mod refusals;
+mod replaced;
+mod runbook;
+mod selective;
 mod sessions;
+pub(crate) mod standby;
 
 use crate::world::TestWorld;
 

@@ -30,7 +30,7 @@ async fn all_databases_of_a_server_are_exchanged_or_none() {
 }
 
 /// A pool whose tasks read and write until they are told to stop.
-struct Hammer {
+pub(super) struct Hammer {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU32>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -38,7 +38,7 @@ struct Hammer {
 }
 
 impl Hammer {
-    async fn on(world: &TestWorld) -> Self {
+    pub(super) async fn on(world: &TestWorld) -> Self {
         let pool = PgPoolOptions::new().max_connections(4).connect(world.url("rag")).await.expect("a pool");
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
         let task = || {
@@ -54,12 +54,12 @@ impl Hammer {
         Self { stop, done, tasks, pool }
     }
 
-    async fn goes_on(&self) {
+    pub(super) async fn goes_on(&self) {
         let from = self.done.load(Ordering::Relaxed);
         until("the clients write", || async { self.done.load(Ordering::Relaxed) > from + 20 }).await;
     }
 
-    async fn end(self) {
+    pub(super) async fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
             task.await.expect("no panic");
