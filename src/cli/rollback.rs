@@ -45,7 +45,8 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
         Via::Auto | Via::Snapshot => Way::Snapshot,
         Via::Down => Way::Down(Down { plan: &plan, checkout: checkout.as_ref() }),
     };
-    let request = Request { state: &state, way, only: only.as_ref(), why: "request", message: None };
+    let (only, settings) = (only.as_ref(), &plan.run);
+    let request = Request { state: &state, way, only, settings, why: "request", message: None };
     let ahead = match prospects(context.world, &store, &plan.databases, &request).await {
         Ok(ahead) => ahead,
         Err(error) => {

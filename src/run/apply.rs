@@ -210,7 +210,8 @@ impl Release<'_> {
                 let taken = snapshots::take_all(self.world, self.store, self.journal, self.plan, &databases).await;
                 report.snapshots = taken.map_err(snapshots::failure)?;
                 if self.plan.run.drill {
-                    let drilled = snapshots::drill_all(self.world, self.store, self.journal.run(), &databases).await;
+                    let run = self.journal.run();
+                    let drilled = snapshots::drill_all(self.world, self.store, run, self.plan, &databases).await;
                     drilled.map_err(snapshots::failure)?;
                 }
             }
@@ -303,7 +304,8 @@ impl Release<'_> {
     /// A rollback a second after the failure is the same code as one next week: it begins from the journal.
     async fn take_back(&self, why: &str, report: &mut RunReport) -> Result<Vec<DatabaseName>, Failure> {
         let state = journal::state(self.store, self.journal.run()).await.or_fail()?;
-        let request = Request { state: &state, way: Way::Snapshot, only: None, why: "failure", message: Some(why) };
+        let (way, settings) = (Way::Snapshot, &self.plan.run);
+        let request = Request { state: &state, way, only: None, settings, why: "failure", message: Some(why) };
         rollback::carry_back(self.world, self.store, self.journal, &self.plan.databases, &request, report).await
     }
 

@@ -14,9 +14,10 @@ use crate::names::DatabaseName;
 use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{connect, database_oid};
 use crate::outside::store::Store;
+use crate::snapshot::effort::Effort;
 use crate::snapshot::elsewhere::Roles;
 use crate::snapshot::manifest::Manifest;
-use crate::snapshot::restore::{self, SideDatabase, name_beside};
+use crate::snapshot::restore::{self, Restoring, SideDatabase, name_beside};
 use crate::snapshot::swap;
 use crate::snapshot::{self, SnapshotError, prove};
 use crate::world::World;
@@ -58,7 +59,7 @@ impl Back<'_> {
         journal.write(Fact::RollbackStart { databases: names.iter().cloned().collect(), why, via }).await?;
         self.subject.already_swapped(journal, report).await?;
         world.tell(Event::Stage(Stage::Restore));
-        let restored = self.restore_all(world, journal, manifests).await?;
+        let restored = self.restore_all(world, journal, manifests, &Effort::of(request.settings)).await?;
         world.tell(Event::Stage(Stage::Swap));
         self.swap_all(world, journal, &restored, report).await?;
         roles::tell(&self.subject, world, "Roles are in no snapshot", report).await?;
@@ -129,13 +130,20 @@ impl Back<'_> {
         world: &World,
         journal: &Journal,
         manifests: Vec<Manifest>,
+        effort: &Effort,
     ) -> Result<Vec<Restored>, RollbackError> {
-        let work = manifests.into_iter().map(|manifest| self.restore(world, journal, manifest));
+        let work = manifests.into_iter().map(|manifest| self.restore(world, journal, manifest, effort));
         let restored: Vec<Result<Restored, RollbackError>> = stream::iter(work).buffered(AT_ONCE).collect().await;
         restored.into_iter().collect()
     }
 
-    async fn restore(&self, world: &World, journal: &Journal, manifest: Manifest) -> Result<Restored, RollbackError> {
+    async fn restore(
+        &self,
+        world: &World,
+        journal: &Journal,
+        manifest: Manifest,
+        effort: &Effort,
+    ) -> Result<Restored, RollbackError> {
         let (name, begun) = (manifest.database.clone(), Instant::now());
         let it = &self.subject.state.databases[&name];
         if let Restore::Ready(side) = &it.restore {
@@ -148,7 +156,8 @@ impl Back<'_> {
         let side = name_beside(&it.identity.dbname, "restore", &self.subject.state.run);
         journal.write(Fact::RestoreStart { database: name.clone(), side: side.clone() }).await?;
         let url = &self.subject.database(&name)?.url;
-        let side = restore::into_side(world, self.store, &manifest, url, &side, Roles::MustExist).await?;
+        let restoring = Restoring { world, store: self.store, url, roles: Roles::MustExist, effort };
+        let side = restore::into_side(&restoring, &manifest, &side).await?;
         let seconds = begun.elapsed().as_secs_f64();
         journal.write(Fact::Restored { database: name, side: side.name.clone(), seconds }).await?;
         Ok(Restored { manifest, side })

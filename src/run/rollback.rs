@@ -16,7 +16,7 @@ use crate::names::{DatabaseName, RunId};
 use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{PgError, database_oid};
 use crate::outside::store::Store;
-use crate::plan::{Database, Plan};
+use crate::plan::{Database, Plan, RunSettings};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::drill::{self, Drilled};
 use crate::snapshot::restore::name_beside;
@@ -167,6 +167,8 @@ pub struct Request<'a> {
     pub way: Way<'a>,
     /// These databases alone.
     pub only: Option<&'a BTreeSet<DatabaseName>>,
+    /// What restoring may cost.
+    pub settings: &'a RunSettings,
     /// `failure` or `request`.
     pub why: &'static str,
     /// What is kept as the reason.

@@ -12,8 +12,11 @@ use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
 use crate::outside::postgres::{PgError, Server, connect, database_oid};
 use crate::outside::store::Store;
-use crate::plan::{Database, Plan};
-use crate::snapshot::dump::{self, Effort};
+use crate::plan::{Compression, Database, Plan};
+use crate::snapshot::dump;
+use crate::snapshot::effort::Effort;
+use crate::snapshot::elsewhere::Roles;
+use crate::snapshot::restore::Restoring;
 use crate::snapshot::{self, SnapshotError, drill};
 use crate::world::World;
 
@@ -33,9 +36,10 @@ pub async fn take_all(
     world.tell(Event::Stage(Stage::Snapshots));
     let stop = world.interrupt.part();
     let world = &World { interrupt: stop.clone(), ..world.clone() };
-    let effort = Effort::of(plan);
+    let effort = Effort::of(&plan.run);
     let (mut taken, mut failed) = (Vec::new(), None);
-    let work = databases.iter().map(|database| take_one(world, store, journal, database, &effort));
+    let work =
+        databases.iter().map(|database| take_one(world, store, journal, database, &effort, plan.store.compression));
     let mut results = stream::iter(work).buffer_unordered(plan.run.parallel);
     while let Some(result) = results.next().await {
         match result {
@@ -58,11 +62,12 @@ async fn take_one(
     journal: &Journal,
     database: &Database,
     effort: &Effort,
+    compression: Compression,
 ) -> Result<SnapshotReport, SnapshotError> {
     let noted = |error| SnapshotError::Journal(Box::new(error));
     let name = database.name.clone();
     journal.write(Fact::SnapshotStart { database: name.clone() }).await.map_err(noted)?;
-    let taken = dump::take(world, store, journal.run(), database, effort).await?;
+    let taken = dump::take(world, store, journal.run(), database, effort, compression).await?;
     let report = SnapshotReport::from(&taken);
     let fact = Fact::SnapshotTaken {
         database: name,
@@ -84,12 +89,15 @@ pub async fn drill_all(
     world: &World,
     store: &Store,
     run: &RunId,
+    plan: &Plan,
     databases: &[&Database],
 ) -> Result<(), SnapshotError> {
     world.tell(Event::Stage(Stage::Drill));
+    let effort = &Effort::of(&plan.run);
     for database in databases {
         let manifest = snapshot::manifest(store, run, &database.name).await?;
-        drill::drill(world, store, &manifest, &database.url).await?.verdict()?;
+        let restoring = Restoring { world, store, url: &database.url, roles: Roles::MustExist, effort };
+        drill::drill(&restoring, &manifest).await?.verdict()?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::outside::store::StoreError;
 use crate::plan::Compression;
 
-use super::custom::{CustomError, Passed, Reader};
+use super::custom::{Counting, CustomError, Passed, Reader};
 
 /// Bytes that are passed on at once.
 pub const CHUNK: usize = 256 << 10;
@@ -115,7 +115,7 @@ fn cut(
     compression: Compression,
     blocks: &Sender<Block>,
 ) -> io::Result<(Tally, Result<Vec<Passed>, CustomError>)> {
-    let (mut content, mut reader) = (Tally::default(), Ok(Reader::default()));
+    let (mut content, mut reader) = (Tally::default(), Ok(Reader::<Counting>::default()));
     let mut block = Vec::with_capacity(BLOCK);
     let send = |block: Vec<u8>| {
         let work = Handle::current().spawn_blocking(move || pack(compression, &block));

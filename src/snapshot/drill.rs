@@ -17,11 +17,11 @@ use crate::outside::url::DatabaseUrl;
 use crate::verify::catalog::Catalog;
 use crate::world::World;
 
-use super::elsewhere::Roles;
 use super::inventory::{contents, sequences, table_sizes};
 use super::manifest::{Manifest, Sequence};
 use super::passing::Passing;
-use super::{SnapshotError, folder, prove, restore};
+use super::restore::{self, Restoring};
+use super::{SnapshotError, folder};
 
 /// What a drill found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,22 +62,18 @@ impl Drilled {
     }
 }
 
-/// Restores the snapshot of `manifest` on the server of `url`, beside whatever is there, and compares it.
+/// Restores the snapshot of `manifest` beside whatever is there, and compares it. The archives are compared as they pass: a
+/// damaged one ends the drill.
 ///
 /// # Errors
 /// It could not be restored. That what was restored differs is no error of the drill.
-pub async fn drill(
-    world: &World,
-    store: &Store,
-    manifest: &Manifest,
-    url: &DatabaseUrl,
-) -> Result<Drilled, SnapshotError> {
+pub async fn drill(restoring: &Restoring<'_>, manifest: &Manifest) -> Result<Drilled, SnapshotError> {
+    let Restoring { world, store, url, .. } = *restoring;
     let name = &manifest.database;
-    prove::whole(world, store, manifest).await?;
     let id = RunId::generate(clock::now());
     let scratch = restore::name_beside(&manifest.properties.dbname, "drill", &id);
     let begun = Instant::now();
-    let restored = restore::into_side(world, store, manifest, url, &scratch, Roles::MustExist).await;
+    let restored = restore::into_side(restoring, manifest, &scratch).await;
     let seconds = begun.elapsed().as_secs_f64();
     let compared = match restored {
         Ok(_) => compare(world, manifest, &url.with_dbname(&scratch)).await,

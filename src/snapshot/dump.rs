@@ -9,19 +9,19 @@ use std::time::Instant;
 
 use futures::stream::{self, StreamExt};
 use sqlx::PgConnection;
-use tokio::sync::Semaphore;
 
 use crate::event::Event;
 use crate::names::{DatabaseName, RunId};
 use crate::outside::postgres::{PgError, Server, connect, free_connections, query_error};
 use crate::outside::process::{Child, PgTools, ToolError};
 use crate::outside::store::{Store, Upload};
-use crate::plan::{Compression, Database, Plan};
+use crate::plan::{Compression, Database};
 use crate::verify::catalog::Catalog;
 use crate::world::World;
 
 use super::archive::{self, Packed, Packing, read_chunk};
 use super::custom::{CustomError, Passed};
+use super::effort::Effort;
 use super::inventory::{contents, indexes, row_counts, sequences, table_sizes};
 use super::manifest::{self, Manifest, Part, ServerFacts, TableRows, properties};
 use super::parts::{Portion, portions};
@@ -31,10 +31,6 @@ use super::{SnapshotError, folder, manifest_key, prove};
 const LOCK_WAIT_MS: u32 = 60_000;
 /// Progress is told after each so many uncompressed bytes.
 const PROGRESS: u64 = 16 << 20;
-/// More dumps than this at once are asked for by name: each costs the server a process, and us up to 30 MB.
-pub(super) const MOST_JOBS: usize = 8;
-/// Blocks of one archive that are compressed at once.
-const MOST_WORKERS: usize = 4;
 
 /// A snapshot that is in the store and proven.
 #[derive(Debug, Clone)]
@@ -43,27 +39,6 @@ pub struct Taken {
     pub manifest: Manifest,
     /// How long it took.
     pub seconds: f64,
-}
-
-/// What the dumps of a run may cost, all its databases together.
-pub struct Effort {
-    compression: Compression,
-    /// `pg_dump`s at once.
-    jobs: usize,
-    /// One permit for each of them.
-    slots: Semaphore,
-    workers: usize,
-}
-
-impl Effort {
-    /// As the plan says, or what this machine's cores are good for.
-    #[must_use]
-    pub fn of(plan: &Plan) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let jobs = plan.run.jobs.unwrap_or(cores.clamp(2, MOST_JOBS));
-        let compression = plan.store.compression;
-        Self { compression, jobs, slots: Semaphore::new(jobs), workers: cores.min(MOST_WORKERS) }
-    }
 }
 
 /// Takes the snapshot of one database.
@@ -76,6 +51,7 @@ pub async fn take(
     run: &RunId,
     database: &Database,
     effort: &Effort,
+    compression: Compression,
 ) -> Result<Taken, SnapshotError> {
     let name = &database.name;
     let failed = SnapshotError::database(name);
@@ -96,8 +72,8 @@ pub async fn take(
     let sequences = sequences(&mut session).await.map_err(query_error("reading sequences")).map_err(&failed)?;
     // Last: it changes settings of the transaction.
     let catalog = Catalog::within(&mut session).await.map_err(&failed)?.digested();
-    let jobs = effort.jobs.min(free_connections(&mut session).await.map_err(&failed)? / 2).max(1);
-    let dump = Dump { world, store, run, database, tools: &tools, exported: &exported.id, effort };
+    let jobs = effort.jobs(free_connections(&mut session).await.map_err(&failed)?);
+    let dump = Dump { world, store, run, database, tools: &tools, exported: &exported.id, effort, compression };
     let sent = dump.send_all(portions(&sizes), jobs).await?;
     let tables = match counted(name, &contents.tables, &sent)? {
         Some(tables) => tables,
@@ -189,6 +165,7 @@ struct Dump<'a> {
     tools: &'a PgTools,
     exported: &'a str,
     effort: &'a Effort,
+    compression: Compression,
 }
 
 impl Dump<'_> {
@@ -220,8 +197,8 @@ impl Dump<'_> {
 
     /// One archive: dumped, stored, read back.
     async fn send(&self, portion: Portion, so_far: &AtomicU64) -> Result<(Part, Option<Vec<Passed>>), SnapshotError> {
-        let (name, section, compression) = (&self.database.name, portion.section, self.effort.compression);
-        let slot = self.world.interrupt.or(self.effort.slots.acquire()).await?;
+        let (name, section, compression) = (&self.database.name, portion.section, self.compression);
+        let slot = self.effort.slot(&self.world.interrupt).await?;
         let key = format!("{}.{}", portion.name, compression.ending());
         let packed = self.dump(&portion, &format!("{}/{key}", folder(self.run, name)), so_far).await?;
         let part = Part { key, section, compression, digests: packed.digests };
@@ -274,7 +251,7 @@ impl Dump<'_> {
         let name = &self.database.name;
         let mut stdout = dump.stdout().expect("pg_dump was started with a pipe");
         let broke = |source| SnapshotError::Stream { database: name.clone(), program: "pg_dump", source };
-        let Packing { input, mut output, done } = archive::compress(self.effort.compression, self.effort.workers);
+        let Packing { input, mut output, done } = archive::compress(self.compression, self.effort.workers);
         let reading = async {
             loop {
                 let chunk = read_chunk(&mut stdout).await.map_err(broke)?;

@@ -4,15 +4,18 @@ pub mod archive;
 pub mod custom;
 pub mod drill;
 pub mod dump;
+pub mod effort;
 pub mod elsewhere;
 mod fill;
 mod inventory;
+mod loading;
 pub mod manifest;
 pub mod parts;
 mod passing;
 pub mod prove;
 pub mod prune;
 pub mod restore;
+mod schedule;
 pub mod swap;
 
 use crate::journal::{self, JournalError};
