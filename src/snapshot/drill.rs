@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
@@ -22,6 +23,13 @@ use super::manifest::{Manifest, Sequence};
 use super::passing::Passing;
 use super::restore::{self, Restoring};
 use super::{SnapshotError, folder};
+
+mod scratch;
+
+/// Runs whose drills are looked at, the latest first.
+const LOOKED_AT: usize = 32;
+/// Runs that are looked at side by side.
+const AT_ONCE: usize = 8;
 
 /// What a drill found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,6 +80,7 @@ pub async fn drill(restoring: &Restoring<'_>, manifest: &Manifest) -> Result<Dri
     let name = &manifest.database;
     let id = RunId::generate(clock::now());
     let scratch = restore::name_beside(&manifest.properties.dbname, "drill", &id);
+    let _marked = scratch::mark(world, manifest, url, &scratch).await?;
     let begun = Instant::now();
     let restored = restore::into_side(restoring, manifest, &scratch).await;
     let seconds = begun.elapsed().as_secs_f64();
@@ -105,6 +114,16 @@ pub async fn latest(store: &Store, run: &RunId, database: &DatabaseName) -> Resu
         serde_json::from_slice(&text).map_err(|source| SnapshotError::Manifest { key: last.key.clone(), source })
     };
     text.map(read).transpose()
+}
+
+/// The latest drill of a database, of whatever snapshot of the latest runs.
+///
+/// # Errors
+/// The store failed, or what it holds cannot be read.
+pub async fn latest_of(store: &Store, runs: &[RunId], database: &DatabaseName) -> Result<Option<Drilled>, SnapshotError> {
+    let asked = stream::iter(&runs[..runs.len().min(LOOKED_AT)]).map(|run| latest(store, run, database));
+    let found: Vec<Option<Drilled>> = asked.buffered(AT_ONCE).try_collect().await?;
+    Ok(found.into_iter().flatten().max_by_key(|it| it.at))
 }
 
 /// The server, and what the scratch database has that the manifest does not say, or lacks.

@@ -198,9 +198,10 @@ impl Dump<'_> {
     /// One archive: dumped, stored, read back.
     async fn send(&self, portion: Portion, so_far: &AtomicU64) -> Result<(Part, Option<Vec<Passed>>), SnapshotError> {
         let (name, section, compression) = (&self.database.name, portion.section, self.compression);
-        let slot = self.effort.slot(&self.world.interrupt).await?;
+        let slot = self.effort.slot_for(portion.bytes, &self.world.interrupt).await?;
         let key = format!("{}.{}", portion.name, compression.ending());
-        let packed = self.dump(&portion, &format!("{}/{key}", folder(self.run, name)), so_far).await?;
+        let to = format!("{}/{key}", folder(self.run, name));
+        let packed = self.dump(&portion, &to, slot.part, so_far).await?;
         let part = Part { key, section, compression, digests: packed.digests };
         let proven = prove::stored(self.world, self.store, self.run, name, &part).await;
         drop(slot);
@@ -216,7 +217,13 @@ impl Dump<'_> {
     }
 
     /// `pg_dump` → compression → store.
-    async fn dump(&self, portion: &Portion, key: &str, so_far: &AtomicU64) -> Result<Packed, SnapshotError> {
+    async fn dump(
+        &self,
+        portion: &Portion,
+        key: &str,
+        part: usize,
+        so_far: &AtomicU64,
+    ) -> Result<Packed, SnapshotError> {
         let name = &self.database.name;
         let mut args = vec![
             "--format=custom".to_owned(),
@@ -230,7 +237,7 @@ impl Dump<'_> {
         env.push(("PGAPPNAME".into(), format!("migrate {}", self.run)));
         let dump = self.tools.start("pg_dump", &args, &env, Stdio::null(), Stdio::piped());
         let dump = dump.map_err(|source| self.incomplete("the snapshot is incomplete".into(), source))?;
-        let mut upload = self.store.upload(key).await.map_err(SnapshotError::store(name))?;
+        let mut upload = self.store.upload(key, part).await.map_err(SnapshotError::store(name))?;
         let pumped = self.world.interrupt.or(self.pump(dump, &mut upload, so_far)).await;
         match pumped.map_err(SnapshotError::from).and_then(|inner| inner) {
             Ok(packed) => upload.finish().await.map(|()| packed).map_err(SnapshotError::store(name)),
