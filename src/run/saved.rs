@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::journal;
 use crate::kind::{Copy, Kind, Migration};
 use crate::lint::{self, Finding};
-use crate::journal;
 use crate::names::{DatabaseName, StepName, TargetName};
 use crate::outside::store::Store;
 use crate::plan::{Plan, Segment, Step, When};

@@ -119,16 +119,15 @@ impl<W: Watches> Reader<W> {
     ///
     /// # Errors
     /// It is no archive of a version that is known.
-    pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), CustomError> {
-        while !bytes.is_empty() {
-            // The body of a chunk is looked at where it lies; everything else is short, and waits until it is whole.
-            if self.waiting.is_empty() && self.within(&mut bytes) {
-                continue;
-            }
-            self.waiting.extend_from_slice(bytes);
-            bytes = &[];
-            self.read_waiting()?;
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), CustomError> {
+        // What has come is looked at where it lies; only what ends in the middle waits for the rest.
+        if self.waiting.is_empty() {
+            self.waiting = self.read(bytes)?.to_vec();
+            return Ok(());
         }
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.extend_from_slice(bytes);
+        self.waiting = self.read(&waiting)?.to_vec();
         Ok(())
     }
 
@@ -169,9 +168,8 @@ impl<W: Watches> Reader<W> {
         true
     }
 
-    fn read_waiting(&mut self) -> Result<(), CustomError> {
-        let waiting = std::mem::take(&mut self.waiting);
-        let mut rest = &waiting[..];
+    /// Gives what could not be read yet.
+    fn read<'a>(&mut self, mut rest: &'a [u8]) -> Result<&'a [u8], CustomError> {
         while !rest.is_empty() {
             if self.within(&mut rest) {
                 continue;
@@ -184,8 +182,7 @@ impl<W: Watches> Reader<W> {
                 Err(Short::Wrong(error)) => return Err(error),
             }
         }
-        self.waiting = rest.to_vec();
-        Ok(())
+        Ok(rest)
     }
 
     /// Reads one whole thing, or nothing.

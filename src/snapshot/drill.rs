@@ -120,7 +120,11 @@ pub async fn latest(store: &Store, run: &RunId, database: &DatabaseName) -> Resu
 ///
 /// # Errors
 /// The store failed, or what it holds cannot be read.
-pub async fn latest_of(store: &Store, runs: &[RunId], database: &DatabaseName) -> Result<Option<Drilled>, SnapshotError> {
+pub async fn latest_of(
+    store: &Store,
+    runs: &[RunId],
+    database: &DatabaseName,
+) -> Result<Option<Drilled>, SnapshotError> {
     let asked = stream::iter(&runs[..runs.len().min(LOOKED_AT)]).map(|run| latest(store, run, database));
     let found: Vec<Option<Drilled>> = asked.buffered(AT_ONCE).try_collect().await?;
     Ok(found.into_iter().flatten().max_by_key(|it| it.at))

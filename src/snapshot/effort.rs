@@ -87,7 +87,11 @@ impl Effort {
     }
 
     /// At least one job, and up to `most`, if nobody else has them.
-    pub(super) async fn slots(&self, most: usize, interrupt: &Interrupt) -> Result<Vec<SemaphorePermit<'_>>, Interrupted> {
+    pub(super) async fn slots(
+        &self,
+        most: usize,
+        interrupt: &Interrupt,
+    ) -> Result<Vec<SemaphorePermit<'_>>, Interrupted> {
         let one = interrupt.or(self.slots.acquire()).await?;
         let mut permits = vec![one.expect("the permits are never closed")];
         permits.extend((1..most).map_while(|_| self.slots.try_acquire().ok()));

@@ -21,7 +21,7 @@ use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::identifier;
 use crate::world::World;
 
-use super::archive::{self, Digests, Unpacking};
+use super::archive::{self, Unpacked, Unpacking};
 use super::custom::Reader;
 use super::effort::Effort;
 use super::elsewhere::Roles;
@@ -284,8 +284,8 @@ impl Filling<'_> {
         restore.finish().await.map_err(self.failed())
     }
 
-    fn check(&self, part: &Part, passed: &Digests) -> Result<(), SnapshotError> {
-        if *passed == part.digests {
+    fn check(&self, part: &Part, passed: &Unpacked) -> Result<(), SnapshotError> {
+        if passed.stored_sha256 == part.digests.stored_sha256 && passed.bytes == part.digests.bytes {
             return Ok(());
         }
         let (name, run) = (&self.manifest.database, &self.manifest.run);
