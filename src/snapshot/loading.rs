@@ -1,5 +1,5 @@
-//! The rows of an archive on their way into a database by COPY of our own: each table emptied in the transaction that fills it, so
-//! that its rows are written frozen, and nothing has to visit them again. The server says how many it took.
+//! The rows of an archive on their way into a database by COPY of our own: each large table emptied in the transaction that fills
+//! it, so that its rows are written frozen, and nothing has to visit them again. The server says how many it took.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,7 +21,8 @@ const FROM_STDIN: &str = " FROM stdin;";
 /// the end, and with it for everything before it.
 pub(super) const SETTINGS: &str = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
      SET standard_conforming_strings = on; SET xmloption = content; SET row_security = off; SET synchronous_commit = off; \
-     SELECT pg_catalog.set_config('search_path', '', false)";
+     SELECT pg_catalog.set_config('search_path', '', false); SELECT pg_catalog.set_config(name, '0', false) FROM \
+     pg_catalog.pg_settings WHERE name = 'transaction_timeout'";
 
 /// A table that was loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,8 +161,10 @@ impl Loading {
     async fn table(&mut self, session: &mut PgConnection, table: Table) -> Result<Loaded, LoadError> {
         let Table { schema, name, copy } = table;
         let (mut rows, mut bytes) = (0, 0);
-        let copy =
-            format!("{copy} FROM stdin{}", if emptied(session, &schema, &name).await? { " WITH (FREEZE)" } else { "" });
+        // A commit that drops the file of before waits for the disk: not worth it for a table that has come whole already.
+        let large = !self.reader.watcher.steps.iter().any(|it| matches!(it, Step::End));
+        let frozen = large && emptied(session, &schema, &name).await?;
+        let copy = format!("{copy} FROM stdin{}", if frozen { " WITH (FREEZE)" } else { "" });
         let what = format!("loading {schema}.{name}");
         let (mut over, mut rest) = (false, BytesMut::new());
         while !over {
@@ -190,7 +193,9 @@ impl Loading {
             }
             rows += into.finish().await.map_err(query_error(&what))?;
         }
-        run(session, "COMMIT".into(), "ending the transaction of a table").await?;
+        if large {
+            run(session, "COMMIT".into(), "ending the transaction of a table").await?;
+        }
         Ok(Loaded { schema, name, rows, bytes })
     }
 }
