@@ -101,7 +101,7 @@ fn the_form_of_the_file() {
     check("[run]\nparallel = 0", "7: `parallel` of `[run]`: the number is zero");
     check("[run]\njobs = 0", "7: `jobs` of `[run]`: the number is zero");
     check("[run]\nmemory = \"64MiB\"", "7: `memory` of `[run]`: it is too little for one dump or restore");
-    check("[run]\nmemory = \"256MB\"", "`256MB` is not a size");
+    check("[run]\nmemory = \"256MB\"", "7: `memory` of `[run]`: `256MB` is not a size");
     check("[run]\nparallel = -2", "7: `parallel` of `[run]`: the number is out of range");
     check(
         "[run]\nparallel = 4.5",

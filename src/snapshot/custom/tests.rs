@@ -1,3 +1,5 @@
+//! Archives as `pg_dump` writes them, whole and broken, in pieces of every size.
+
 use proptest::prelude::*;
 
 use super::*;
