@@ -12,6 +12,13 @@ pub enum Event {
         /// Where its record is.
         store: String,
     },
+    /// A run that was cut off, or halted, is open again, and its locks are held.
+    RunResumed {
+        /// Its id.
+        run: RunId,
+        /// Where its record is.
+        store: String,
+    },
     /// A stage of the run began.
     Stage(Stage),
     /// `pg_dump` of a database is under way.

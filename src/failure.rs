@@ -37,16 +37,27 @@ pub enum Aftermath {
         changed: Vec<DatabaseName>,
         /// Whether the run has snapshots of them.
         snapshots: bool,
+        /// Whether it was being taken back: then there is no way forward any more.
+        back: bool,
     },
 }
 
 impl Aftermath {
-    /// What `state` says of databases that are still changed.
+    /// What `state` says of databases that are still changed. `back`: by a rollback, or one that was cut off.
     #[must_use]
-    pub fn changed(state: &RunState, changed: Vec<DatabaseName>) -> Self {
+    pub fn changed(state: &RunState, changed: Vec<DatabaseName>, back: bool) -> Self {
         match changed.is_empty() {
             true => Self::Untouched,
-            false => Self::Mixed { run: state.run.clone(), changed, snapshots: state.no_snapshot.is_none() },
+            false => Self::Mixed { run: state.run.clone(), changed, snapshots: state.no_snapshot.is_none(), back },
+        }
+    }
+
+    /// The same, where a rollback has begun.
+    #[must_use]
+    pub fn on_the_way_back(self) -> Self {
+        match self {
+            Self::Mixed { run, changed, snapshots, .. } => Self::Mixed { run, changed, snapshots, back: true },
+            other => other,
         }
     }
 
@@ -56,7 +67,16 @@ impl Aftermath {
         match self {
             Self::Untouched => "No database was changed.".into(),
             Self::Restored(databases) => format!("Rolled back, as before the run: {}.", list(databases)),
-            Self::Mixed { run, changed, snapshots: false } => format!(
+            Self::Mixed { run, changed, snapshots: false, back: false } => format!(
+                "NOT rolled back: {}. Run {run} has no snapshots: `migrate resume {run}` goes on from what is there.",
+                list(changed)
+            ),
+            Self::Mixed { run, changed, back: false, .. } => format!(
+                "NOT rolled back: {}. Run `migrate resume {run}` to finish the release once the cause is mended, or `migrate \
+                 rollback {run}` to take them back to their state before the run.",
+                list(changed)
+            ),
+            Self::Mixed { run, changed, snapshots: false, .. } => format!(
                 "NOT rolled back: {}. Run {run} has no snapshots: the next `migrate apply` goes on from what is there.",
                 list(changed)
             ),
@@ -187,7 +207,10 @@ mod tests {
         }
         for blame in [Blame::Usage, Blame::Busy, Blame::Drift, Blame::Check, Blame::Work] {
             assert_eq!(exit(blame, Aftermath::Restored(names())), 3);
-            assert_eq!(exit(blame, Aftermath::Mixed { run: run.clone(), changed: names(), snapshots: true }), 4);
+            assert_eq!(
+                exit(blame, Aftermath::Mixed { run: run.clone(), changed: names(), snapshots: true, back: true }),
+                4
+            );
         }
     }
 }

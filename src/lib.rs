@@ -13,8 +13,10 @@
 //! - [`outside`]: everything that is not us: PostgreSQL, processes, the store, the clock
 //! - [`cli`]: how it looks; the only place that prints
 //! - [`names`], [`event`], [`failure`], [`world`]: the words that every stage uses
+//! - [`crash`]: where tests end the process; nothing in a release build
 
 pub mod cli;
+pub mod crash;
 pub mod event;
 pub mod failure;
 pub mod journal;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::failure::{Blame, Exit, Failure, OrFail};
+use crate::failure::{Aftermath, Blame, Exit, Failure, OrFail};
 use crate::journal::entry::Outcome;
 use crate::plan::Plan;
 use crate::run::apply::{Applied, ApplyOptions, apply};
@@ -44,10 +44,20 @@ pub async fn run(context: &Context<'_>, args: ApplyArgs) -> Ended {
         Err(failure) if failure.blame == Blame::Usage => Err(failure),
         Err(failure) => {
             let mut report = RunReport::new(&target);
-            let refused = matches!(failure.blame, Blame::Busy | Blame::Drift);
-            report.outcome = Some(if refused { Outcome::Refused } else { Outcome::Failed });
+            report.outcome = outcome_of(&failure);
             told(context.console, &report, Some(failure))
         }
+    }
+}
+
+/// The outcome of a command that did not get to work.
+#[must_use]
+pub fn outcome_of(failure: &Failure) -> Option<Outcome> {
+    match (&failure.aftermath, failure.blame) {
+        // What an earlier process left is as it was.
+        (Aftermath::Mixed { .. }, _) => None,
+        (_, Blame::Busy | Blame::Drift) => Some(Outcome::Refused),
+        _ => Some(Outcome::Failed),
     }
 }
 

@@ -25,12 +25,12 @@ Exit codes:
     1  failed; no database was changed
     2  `plan --detailed-exitcode`: there is work to do
     3  failed; every database that the run touched was rolled back
-    4  failed; something is NOT rolled back
+    4  failed; something is NOT rolled back: `migrate resume` or `migrate rollback` is needed, and the message says which
     5  refused: another run holds the lock, or an earlier run is unfinished
     6  refused: drift, a changed checksum, or a saved plan that no longer matches
     7  a check failed
    64  wrong usage, or the plan is invalid
-  130  interrupted, and left in a state that `rollback` understands";
+  130  interrupted, and left in a state that `resume` and `rollback` understand";
 
 /// What every command takes; one that does not honour a flag refuses it.
 #[derive(Debug, Clone, Args)]
@@ -73,6 +73,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// Carry the release: snapshots, migrations, checks; on failure, back
     Apply(ApplyArgs),
+    /// Finish a run that was cut off or halted: forward, or back if it was on its way back
+    Resume(ResumeArgs),
     /// Take the databases that a run changed back: to their snapshots, or by undoing its migrations
     Rollback(RollbackArgs),
     /// Show what each database has, lacks, and which run was the last
@@ -135,6 +137,17 @@ pub struct ApplyArgs {
     /// Why there are no snapshots, for the record
     #[arg(long, value_name = "TEXT", requires = "no_snapshot")]
     pub reason: Option<String>,
+}
+
+/// `migrate resume`.
+#[derive(Debug, Args)]
+pub struct ResumeArgs {
+    /// The run [default: the latest of the target]
+    #[arg(value_parser = run)]
+    pub run: Option<RunId>,
+    /// Do not ask. Without a terminal nothing is asked: what the run meant was confirmed when it began
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
 /// `migrate rollback`.

@@ -89,8 +89,8 @@ impl Context<'_> {
     /// None is named, or it cannot be opened.
     pub fn store(&self, plan: Option<&Plan>, url: Option<&str>) -> Result<Store, Failure> {
         let opened = match (url, plan.and_then(|plan| plan.store.url.as_deref())) {
-            (Some(url), _) => Store::open_existing(url),
-            (None, Some(url)) => Store::open(url),
+            (Some(url), _) => Store::open_existing(url, &self.world.env),
+            (None, Some(url)) => Store::open(url, &self.world.env),
             (None, None) => return Err(Failure::untouched(Blame::Usage, NoStore)),
         };
         opened.map_err(|error| {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::failure::Exit;
 use crate::run::doctor::{Finding, Verdict, examine};
-use crate::run::survey::survey;
+use crate::run::survey::{Sessions, look_through};
 
 use super::Ended;
 use super::context::Context;
@@ -16,8 +16,9 @@ use super::context::Context;
 pub async fn run(context: &Context<'_>) -> Ended {
     let plan = context.plan()?;
     let store = context.store(Some(&plan), None).map_err(|failure| failure.error.to_string());
-    let survey = survey(context.world, &plan, None).await;
-    let findings = examine(context.world, &plan, &survey, store.as_ref().map_err(Clone::clone)).await;
+    let sessions = Sessions::open(&plan, None, "migrate doctor").await;
+    let (survey, sessions) = look_through(context.world, &plan, sessions).await;
+    let findings = examine(context.world, &plan, &survey, sessions, store.as_ref().map_err(Clone::clone)).await;
     if context.console.json {
         context.console.print_json(&json!({ "target": plan.target.name, "checks": findings }));
     } else {

@@ -78,7 +78,10 @@ pub async fn resolved(context: &Context<'_>, args: ResolveArgs) -> Ended {
         let of = args.statement.map_or(String::new(), |number| format!("statement {number} of "));
         context.console.print(&format!("The ledger says that {of}`{}` is {word}.\n", args.which));
         if state.unfinished() {
-            context.console.print(&format!("Run {} is still {}: `migrate rollback {0}`.\n", args.run, state.word()));
+            let (run, word) = (&args.run, state.word());
+            context
+                .console
+                .print(&format!("Run {run} is still {word}: `migrate resume {run}`, or `migrate rollback {run}`.\n"));
         }
     }
     Ok(Exit::Done)

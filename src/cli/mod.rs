@@ -12,6 +12,7 @@ pub mod mend;
 pub mod new;
 pub mod plan;
 pub mod progress;
+pub mod resume;
 pub mod rollback;
 pub mod runs;
 pub mod snapshot;
@@ -173,6 +174,7 @@ async fn run(world: &World, console: &Console, line: CommandLine) -> Ended {
     match line.command {
         Command::Plan(args) => plan::run(&context, &args).await,
         Command::Apply(args) => apply::run(&context, args).await,
+        Command::Resume(args) => resume::run(&context, args).await,
         Command::Rollback(args) => rollback::run(&context, args).await,
         Command::Status => status::run(&context).await,
         Command::Verify(args) => verify::run(&context, &args).await,

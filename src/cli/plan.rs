@@ -52,7 +52,8 @@ pub async fn run(context: &Context<'_>, args: &PlanArgs) -> Ended {
 
 /// With what drills have measured. A plan is shown whether or not the store can be read: one that is not there yet has no drills.
 async fn measured(context: &Context<'_>, store: Option<&str>, prospectus: Prospectus) -> Prospectus {
-    let Some(Ok(store)) = store.map(Store::open_existing) else { return prospectus };
+    let store = store.map(|url| Store::open_existing(url, &context.world.env));
+    let Some(Ok(store)) = store else { return prospectus };
     match prospectus.clone().with_drills(&store).await {
         Ok(with) => with,
         Err(error) => {

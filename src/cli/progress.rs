@@ -146,6 +146,7 @@ fn stage(stage: Stage) -> &'static str {
 fn line(event: &Event) -> Option<String> {
     Some(match event {
         Event::RunBegan { run, store } => format!("Run {run}, recorded in {store}"),
+        Event::RunResumed { run, store } => format!("Run {run} goes on, recorded in {store}"),
         Event::Stage(it) => stage(*it).into(),
         Event::SnapshotTaken { database, bytes: all, stored_bytes, rows, seconds: took } => format!(
             "  {database}: snapshot of {} rows, {} as {}, in {}",

@@ -94,7 +94,7 @@ fn still_changed(state: &RunState, error: RollbackError) -> Failure {
         return Failure::untouched(Blame::Usage, error);
     }
     let blame = if error.is_interruption() { Blame::Interrupted } else { Blame::Work };
-    Failure { blame, aftermath: Aftermath::changed(state, changed), error: Box::new(error) }
+    Failure { blame, aftermath: Aftermath::changed(state, changed, true), error: Box::new(error) }
 }
 
 fn nothing(context: &Context<'_>, state: &RunState) -> Ended {

@@ -1,8 +1,11 @@
-//! `migrate status`: what each database has, what it lacks, and which run was the last.
+//! `migrate status`: what each database has, what it lacks, which run was the last, and whether one needs somebody.
+
+mod open;
 
 use serde::Serialize;
 
 use crate::failure::{Blame, Exit, Failure, OrFail};
+use crate::journal::state::RunState;
 use crate::names::{DatabaseName, RunId, TargetName};
 use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{MAINTENANCE, connect};
@@ -14,6 +17,7 @@ use crate::run::survey::{Found, Survey, survey};
 use super::Ended;
 use super::context::Context;
 use super::text::plural;
+use open::Open;
 
 #[derive(Serialize)]
 struct Status {
@@ -22,6 +26,9 @@ struct Status {
     unfinished_run: Option<RunId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unfinished_state: Option<&'static str>,
+    /// How far that run got, and what each way out would do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unfinished: Option<Open>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lock_held: Option<String>,
 }
@@ -69,15 +76,16 @@ pub async fn run(context: &Context<'_>) -> Ended {
     let plan = context.plan()?;
     let store = context.store(Some(&plan), None)?;
     let (survey, unfinished) =
-        tokio::join!(survey(context.world, &plan, None), crate::run::unfinished(&store, &plan.target.name));
+        tokio::join!(survey(context.world, &plan, None), crate::run::latest(&store, &plan.target.name));
     if context.world.interrupt.requested() {
         return Err(Failure::untouched(Blame::Interrupted, Interrupted));
     }
-    let unfinished = unfinished.or_fail()?;
+    let unfinished = unfinished.or_fail()?.filter(RunState::unfinished);
     let status = Status {
         target: plan.target.name.clone(),
         databases: plan.databases.keys().map(|name| line(&plan, &survey, name)).collect(),
-        unfinished_state: unfinished.as_ref().map(|it| it.state),
+        unfinished_state: unfinished.as_ref().map(RunState::word),
+        unfinished: unfinished.as_ref().map(|it| Open::of(it, &plan, &survey)),
         unfinished_run: unfinished.map(|it| it.run),
         lock_held: lock_holder(&plan).await,
     };
@@ -186,10 +194,7 @@ fn text(status: &Status) -> String {
     }
     match (&status.unfinished_run, &status.lock_held) {
         (Some(run), Some(_)) => text + &format!("Run {run} is at work.\n"),
-        (Some(run), None) => {
-            let state = status.unfinished_state.unwrap_or("unfinished");
-            text + &format!("Run {run} is {state}: `migrate runs show {run}`, then `migrate rollback {run}`.\n")
-        }
+        (Some(_), None) => text + &status.unfinished.as_ref().map(Open::text).unwrap_or_default(),
         (None, _) => text + "No run is unfinished.\n",
     }
 }

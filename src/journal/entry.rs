@@ -79,6 +79,16 @@ pub enum Fact {
         /// Why there are no snapshots, if the operator wanted none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         no_snapshot: Option<String>,
+        /// What a release is about to apply. Versions that could not resume a run did not say.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        work: Vec<Work>,
+    },
+    /// A run that was cut off, or halted, is taken up again, by whoever wrote this entry: it is open until [`Fact::End`].
+    ResumeStart {
+        /// What the databases show to have been applied by then.
+        found: Vec<Found>,
+        /// The databases that the run has changed by then.
+        changed: Vec<DatabaseName>,
     },
     /// `pg_dump` is about to start.
     SnapshotStart {
@@ -211,6 +221,9 @@ pub enum Fact {
         /// `snapshot`, `down`. Versions that knew one way alone did not say.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         via: Option<String>,
+        /// Whether the operator asked for these databases alone.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        only: bool,
     },
     /// Migrations are about to be undone, in one go.
     UndoStart {
@@ -285,6 +298,28 @@ pub enum Fact {
     /// Written by a newer version of `migrate`.
     #[serde(other)]
     Unknown,
+}
+
+/// What a run is about to apply in one step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// The step.
+    pub step: StepName,
+    /// The database.
+    pub database: DatabaseName,
+    /// The migrations, each with the checksum of its file as the run found it.
+    pub migrations: BTreeMap<String, String>,
+}
+
+/// What was applied in one step, by what its database shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// The step.
+    pub step: StepName,
+    /// The database.
+    pub database: DatabaseName,
+    /// The migrations of this run that it has.
+    pub applied: Vec<String>,
 }
 
 /// What a run is.

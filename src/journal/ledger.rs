@@ -75,21 +75,32 @@ pub struct Begun {
     pub before: Option<String>,
 }
 
+/// Asks whether there is a ledger, and which columns it has: one of an earlier version lacks some. [`read_by`] reads the
+/// answer. (The rows themselves are not asked for what they have: that would read every text.)
+pub const COLUMNS: &str = "select array(select attname::text from pg_attribute where attrelid = \
+     to_regclass('migrate.ledger') and not attisdropped) where to_regclass('migrate.ledger') is not null";
+
 /// Every row, in the order of application; none if there is no ledger.
 ///
 /// # Errors
 /// The query failed.
 pub async fn read(session: &mut PgConnection) -> Result<Option<Vec<Applied>>, PgError> {
-    // A ledger of an earlier version lacks columns. The rows themselves are not asked for what they have: that would read every
-    // text.
-    let columns = ask(
-        session,
-        "select array(select attname::text from pg_attribute where attrelid = to_regclass('migrate.ledger') and not \
-         attisdropped) where to_regclass('migrate.ledger') is not null",
-    );
-    let columns = columns.await.map_err(query_error("looking for the ledger"))?;
+    let columns = ask(session, COLUMNS).await.map_err(query_error("looking for the ledger"))?;
+    read_by(session, &columns).await
+}
+
+/// As [`read`], by what [`COLUMNS`] says. Where there is no ledger, nothing is asked.
+///
+/// # Errors
+/// The query failed.
+pub async fn read_by(session: &mut PgConnection, columns: &[PgRow]) -> Result<Option<Vec<Applied>>, PgError> {
     let Some(columns) = columns.first() else { return Ok(None) };
     let columns: Vec<String> = columns.try_get(0).map_err(query_error("looking for the ledger"))?;
+    let rows = ask(session, rows_query(&columns)).await.map_err(query_error("reading the ledger"))?;
+    rows.iter().map(row).collect::<Result<_, _>>().map(Some).map_err(query_error("reading the ledger"))
+}
+
+fn rows_query(columns: &[String]) -> String {
     let column = |name: &str, kind: &str| match columns.iter().any(|it| it == name) {
         true => name.to_owned(),
         false => format!("null::{kind}"),
@@ -97,13 +108,11 @@ pub async fn read(session: &mut PgConnection) -> Result<Option<Vec<Applied>>, Pg
     let (progress, unclear) = (column("progress", "int"), column("unclear", "boolean"));
     let (before, undoing) = (column("before", "jsonb"), column("undoing", "boolean"));
     let begun = format!("state = 'started' and {undoing} is not true");
-    let sql = format!(
+    format!(
         "select step, name, checksum, run, state = 'applied', started_at, {progress}, case when {begun} then up_sql end, case \
          when {begun} then coalesce({unclear}, true) end, case when {begun} then {before}::text end from migrate.ledger order \
          by started_at, step, name"
-    );
-    let rows = ask(session, sql).await.map_err(query_error("reading the ledger"))?;
-    rows.iter().map(row).collect::<Result<_, _>>().map(Some).map_err(query_error("reading the ledger"))
+    )
 }
 
 /// The texts that the ledger keeps of some migrations of a step, by name.
@@ -198,9 +207,11 @@ fn written(row: &PgRow) -> Result<Written, sqlx::Error> {
 /// Removes the ledger if it has no rows: a run that made it and is undone leaves none.
 pub const DROP_IF_EMPTY: &str = "\
 DO $$ BEGIN
-    IF pg_catalog.to_regclass('migrate.ledger') IS NOT NULL AND NOT EXISTS (SELECT FROM migrate.ledger) THEN
-        DROP TABLE migrate.ledger;
-        DROP SCHEMA migrate;
+    IF pg_catalog.to_regclass('migrate.ledger') IS NOT NULL THEN
+        IF NOT EXISTS (SELECT FROM migrate.ledger) THEN
+            DROP TABLE migrate.ledger;
+            DROP SCHEMA migrate;
+        END IF;
     END IF;
 EXCEPTION WHEN insufficient_privilege OR dependent_objects_still_exist OR lock_not_available THEN NULL;
 END $$";

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::names::{DatabaseName, RunId, StepName, TargetName};
 
-use super::entry::{Command, Entry, Fact, Identity, Outcome, Swap, Writer};
+use super::entry::{Command, Entry, Fact, Found, Identity, Outcome, Swap, Work, Writer};
 
 /// What the journal of a run says.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +41,42 @@ pub struct RunState {
     pub databases: BTreeMap<DatabaseName, DatabaseState>,
     /// Its steps, or the parts of those that were cut, in the order in which they began.
     pub begun: Vec<Begun>,
+    /// What became of its migrations, by step: of those that it meant to apply, and of those that it began.
+    pub units: BTreeMap<StepName, BTreeMap<String, Journaled>>,
+    /// What it meant to apply. Empty: it was written by a version that did not say.
+    pub work: Vec<Work>,
+    /// What was said when a step failed last.
+    pub said: BTreeMap<StepName, String>,
+    /// The rollback that is under way.
+    pub going_back: Option<GoingBack>,
+}
+
+/// What the journal says of one migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Journaled {
+    /// The run was to apply it; its step has not begun.
+    Meant,
+    /// Its step began, and the journal does not have it among what was applied.
+    Begun,
+    /// It was applied.
+    Applied,
+    /// It was about to be undone.
+    Undoing,
+    /// It was undone, or its database was taken back.
+    Undone,
+}
+
+/// A rollback that began and did not end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoingBack {
+    /// The databases that were to go back.
+    pub databases: BTreeSet<DatabaseName>,
+    /// `snapshot`, `down`; none in journals of versions that knew one way alone.
+    pub via: Option<String>,
+    /// Whether the operator asked for these databases alone.
+    pub only: bool,
+    /// What the run was before.
+    pub before: Option<Outcome>,
 }
 
 /// A step, or a part of one, that began.
@@ -75,6 +111,8 @@ pub struct DatabaseState {
     pub undone: bool,
     /// The roles of its server before the run, if a step has begun on it.
     pub roles: Vec<String>,
+    /// Whether it was found changed when the run was taken up again.
+    pub found_changed: bool,
 }
 
 /// Whether a run changed a database.
@@ -124,6 +162,10 @@ impl RunState {
             newer: None,
             databases: BTreeMap::new(),
             begun: Vec::new(),
+            units: BTreeMap::new(),
+            work: Vec::new(),
+            said: BTreeMap::new(),
+            going_back: None,
         };
         for entry in entries {
             state.take(entry);
@@ -133,31 +175,46 @@ impl RunState {
 
     fn take(&mut self, entry: &Entry) {
         match &entry.fact {
-            Fact::Begin { command, plan, target, databases, no_snapshot } => {
+            Fact::Begin { command, plan, target, databases, no_snapshot, work } => {
                 self.command = Some(*command);
                 self.plan.clone_from(plan);
                 self.target = Some(target.clone());
                 self.no_snapshot.clone_from(no_snapshot);
                 self.databases = databases.iter().map(|it| (it.name.clone(), DatabaseState::new(it))).collect();
+                self.work.clone_from(work);
+                work.iter().for_each(|it| self.units(&it.step, it.migrations.keys(), Journaled::Meant));
             }
+            Fact::ResumeStart { found, changed } => self.resumed(found, changed),
             Fact::SnapshotTaken { database, .. } => self.with(database, |it| it.snapshot = true),
             Fact::StepStart { step, database, pending, replaced, roles } => {
                 let (pending, replaced) = (pending.iter().cloned().collect(), replaced.keys().cloned().collect());
                 self.begun.push(Begun { step: step.clone(), pending, replaced });
+                let pending: Vec<String> = self.begun[self.begun.len() - 1].pending.iter().cloned().collect();
+                self.units(step, &pending, Journaled::Begun);
                 self.with(database, |it| it.step_began(roles));
             }
-            Fact::StepDone { database, applied, .. } => self.with(database, |it| it.step_ended(applied.len(), false)),
-            Fact::StepFailed { step, database, applied, left_something, .. } => {
+            Fact::StepDone { step, database, applied, .. } => {
+                self.units(step, applied, Journaled::Applied);
+                self.with(database, |it| it.step_ended(applied.len(), false));
+            }
+            Fact::StepFailed { step, database, applied, left_something, message } => {
+                self.units(step, applied, Journaled::Applied);
+                self.said.insert(step.clone(), message.clone());
                 self.with(database, |it| it.step_failed(step, applied.len(), *left_something));
             }
             Fact::Strayed { databases, .. } => {
                 databases.iter().for_each(|name| self.with(name, DatabaseState::strayed));
             }
-            Fact::Undone { database, migrations, .. } => {
+            Fact::UndoStart { step, migrations, .. } => self.units(step, migrations, Journaled::Undoing),
+            Fact::Undone { step, database, migrations, .. } => {
+                self.units(step, migrations, Journaled::Undone);
                 self.with(database, |it| it.applied = it.applied.saturating_sub(migrations.len() as u64));
             }
-            Fact::AllUndone { database } => self.with(database, DatabaseState::all_undone),
-            Fact::RollbackStart { .. } => (self.outcome, self.message) = (None, None),
+            Fact::AllUndone { database } => {
+                self.taken_back(database);
+                self.with(database, DatabaseState::all_undone);
+            }
+            Fact::RollbackStart { databases, via, only, .. } => self.rollback_began(databases, via.as_ref(), *only),
             Fact::RestoreStart { database, side } => {
                 self.with(database, |it| it.restore = Restore::Begun(side.clone()))
             }
@@ -165,13 +222,20 @@ impl RunState {
                 self.with(database, |it| it.restore = Restore::Ready(side.clone()))
             }
             Fact::SwapStart { swaps } => self.swaps(swaps, |it, swap| it.restore = Restore::Swapping(swap)),
-            Fact::Swapped { swaps } => self.swaps(swaps, DatabaseState::swapped),
+            Fact::Swapped { swaps } => {
+                swaps.iter().for_each(|it| self.taken_back(&it.database));
+                self.swaps(swaps, DatabaseState::swapped);
+            }
+            Fact::Resolved { step, name, applied, statement: None, .. } => {
+                let what = if *applied { Journaled::Applied } else { Journaled::Begun };
+                self.units(step, [name], what);
+            }
             Fact::End { outcome, message } => {
+                self.going_back = None;
                 self.ended_at.get_or_insert(entry.at);
                 (self.outcome, self.message) = (Some(*outcome), message.clone());
             }
             Fact::SnapshotStart { .. }
-            | Fact::UndoStart { .. }
             | Fact::UndoFailed { .. }
             | Fact::Checked { .. }
             | Fact::Adopted { .. }
@@ -179,6 +243,42 @@ impl RunState {
             | Fact::Repaired { .. }
             | Fact::Resolved { .. } => {}
             Fact::Unknown => self.newer = Some(entry.by.version.clone()),
+        }
+    }
+
+    fn units<'n>(&mut self, step: &StepName, names: impl IntoIterator<Item = &'n String>, what: Journaled) {
+        let units = self.units.entry(step.clone()).or_default();
+        units.extend(names.into_iter().map(|name| (name.clone(), what)));
+    }
+
+    /// A run that was cut off, or halted, is open again.
+    fn resumed(&mut self, found: &[Found], changed: &[DatabaseName]) {
+        (self.outcome, self.message, self.ended_at, self.going_back) = (None, None, None, None);
+        for name in changed {
+            self.with(name, |it| (it.changed, it.found_changed) = (Changed::Yes, true));
+        }
+        for it in found {
+            let known = self.units.get(&it.step).map_or(0, |units| {
+                it.applied.iter().filter(|name| units.get(*name) == Some(&Journaled::Applied)).count()
+            });
+            self.with(&it.database, |database| database.applied += (it.applied.len() - known) as u64);
+            self.units(&it.step, &it.applied, Journaled::Applied);
+        }
+    }
+
+    fn rollback_began(&mut self, databases: &[DatabaseName], via: Option<&String>, only: bool) {
+        // One that was cut off itself does not count as what the run was before.
+        let before = self.going_back.as_ref().map_or(self.outcome, |earlier| earlier.before);
+        let databases = databases.iter().cloned().collect();
+        self.going_back = Some(GoingBack { databases, via: via.cloned(), only, before });
+        (self.outcome, self.message) = (None, None);
+    }
+
+    /// Nothing of the run is left in a database.
+    fn taken_back(&mut self, database: &DatabaseName) {
+        let steps = self.work.iter().filter(|it| it.database == *database).map(|it| &it.step);
+        for step in steps {
+            self.units.entry(step.clone()).or_default().values_mut().for_each(|it| *it = Journaled::Undone);
         }
     }
 
@@ -236,7 +336,14 @@ impl DatabaseState {
             left_by: Vec::new(),
             undone: false,
             roles: Vec::new(),
+            found_changed: false,
         }
+    }
+
+    /// Whether the journal alone says that it is changed.
+    #[must_use]
+    pub fn is_known_changed(&self) -> bool {
+        self.changed == Changed::Yes
     }
 
     fn strayed(&mut self) {
@@ -244,17 +351,22 @@ impl DatabaseState {
     }
 
     fn all_undone(&mut self) {
-        (self.changed, self.applied, self.undone) = (Changed::No, 0, true);
+        (self.changed, self.applied, self.undone, self.found_changed) = (Changed::No, 0, true, false);
+        self.left_by.clear();
     }
 
     fn step_began(&mut self, roles: &[String]) {
         self.changed = self.changed.max(Changed::Maybe);
-        self.roles = roles.to_vec();
+        // Once: a run that is taken up again has made some of those that it finds.
+        if self.roles.is_empty() {
+            self.roles = roles.to_vec();
+        }
     }
 
     fn step_ended(&mut self, applied: usize, changed: bool) {
         self.applied += applied as u64;
-        self.changed = if self.applied > 0 || changed { Changed::Yes } else { Changed::No };
+        let earlier = self.applied > 0 || self.strayed || self.found_changed || !self.left_by.is_empty();
+        self.changed = if earlier || changed { Changed::Yes } else { Changed::No };
     }
 
     fn step_failed(&mut self, step: &StepName, applied: usize, left_something: bool) {
@@ -265,7 +377,8 @@ impl DatabaseState {
     }
 
     fn swapped(&mut self, swap: Swap) {
-        (self.changed, self.applied, self.strayed) = (Changed::No, 0, false);
+        (self.changed, self.applied, self.strayed, self.found_changed) = (Changed::No, 0, false, false);
+        self.left_by.clear();
         self.restore = Restore::Swapped(swap);
     }
 }
@@ -281,6 +394,7 @@ mod tests {
     }
 
     fn begin() -> Fact {
+        let migrations = BTreeMap::from([("001".to_owned(), "a".to_owned())]);
         let identity =
             |database| Identity { name: name(database), dbname: database.into(), server: "1".into(), oid: 5 };
         Fact::Begin {
@@ -289,6 +403,7 @@ mod tests {
             target: TargetName::new("local").expect("a name"),
             databases: vec![identity("rag"), identity("chat")],
             no_snapshot: None,
+            work: vec![Work { step: step("s"), database: name("rag"), migrations }],
         }
     }
 
@@ -349,6 +464,61 @@ mod tests {
         assert_eq!(fold([started(), done(), started(), done()]).databases[&name("rag")].applied, 2);
     }
 
+    fn rollback(only: bool) -> Fact {
+        Fact::RollbackStart { databases: vec![name("rag")], why: "request".into(), via: Some("down".into()), only }
+    }
+
+    fn resumed(found: bool) -> Fact {
+        let it = Found { step: step("s"), database: name("rag"), applied: vec!["001".into()] };
+        let changed = if found { vec![name("rag")] } else { vec![] };
+        Fact::ResumeStart { found: Vec::from_iter(found.then_some(it)), changed }
+    }
+
+    fn ended(outcome: Outcome) -> Fact {
+        Fact::End { outcome, message: None }
+    }
+
+    #[test]
+    fn what_was_found_when_a_run_was_taken_up_stays_changed() {
+        let state = fold([started(), ended(Outcome::Halted), resumed(true)]);
+        assert_eq!((state.outcome, state.ended_at, state.unfinished()), (None, None, true));
+        assert_eq!(state.units[&step("s")]["001"], Journaled::Applied);
+        let rag = |facts: Vec<Fact>| {
+            let rag = &fold(facts).databases[&name("rag")];
+            (rag.changed, rag.applied)
+        };
+        // The rest of the step fails and leaves nothing: what an earlier process did is there all the same.
+        assert_eq!(rag(vec![started(), resumed(true), started(), failed(false)]), (Changed::Yes, 1));
+        assert_eq!(rag(vec![started(), resumed(false), started(), failed(false)]), (Changed::No, 0));
+        // What the journal knew already is not counted twice.
+        assert_eq!(rag(vec![started(), done(), resumed(true)]), (Changed::Yes, 1));
+        // What a step left stays, whatever becomes of the step when it is tried again.
+        assert_eq!(rag(vec![started(), failed(true), resumed(false), started(), failed(false)]), (Changed::Yes, 0));
+    }
+
+    #[test]
+    fn a_rollback_that_was_cut_off_is_known_with_its_way() {
+        let back = |facts: Vec<Fact>| fold(facts).going_back.map(|it| (it.via, it.only, it.before));
+        assert_eq!(back(vec![done()]), None);
+        let down = Some("down".to_owned());
+        let once = vec![done(), ended(Outcome::Succeeded), rollback(true)];
+        assert_eq!(back(once.clone()), Some((down.clone(), true, Some(Outcome::Succeeded))));
+        // Begun a second time, it is still what it was before the first.
+        assert_eq!(back([once.clone(), vec![rollback(false)]].concat()), Some((down, false, Some(Outcome::Succeeded))));
+        assert_eq!(back([once, vec![ended(Outcome::RolledBack)]].concat()), None);
+    }
+
+    #[test]
+    fn what_became_of_each_migration_is_known() {
+        let unit = |facts: Vec<Fact>| fold(facts).units[&step("s")]["001"];
+        assert_eq!(unit(vec![]), Journaled::Meant);
+        assert_eq!(unit(vec![started()]), Journaled::Begun);
+        assert_eq!(unit(vec![started(), failed(true)]), Journaled::Begun);
+        assert_eq!(unit(vec![started(), done()]), Journaled::Applied);
+        assert_eq!(unit(vec![started(), done(), Fact::AllUndone { database: name("rag") }]), Journaled::Undone);
+        assert_eq!(unit(vec![started(), done(), Fact::Swapped { swaps: vec![swap("rag")] }]), Journaled::Undone);
+    }
+
     #[test]
     fn a_swap_makes_a_database_unchanged_and_keeps_where_the_replaced_one_is() {
         let state = fold([started(), done(), Fact::SwapStart { swaps: vec![swap("rag")] }]);
@@ -380,7 +550,7 @@ mod tests {
     #[test]
     fn a_rollback_makes_a_finished_run_unfinished_until_it_ends() {
         let end = |outcome| Fact::End { outcome, message: None };
-        let rollback = || Fact::RollbackStart { databases: vec![name("rag")], why: "request".into(), via: None };
+        let rollback = || rollback(false);
         assert!(fold([]).unfinished());
         assert!(!fold([end(Outcome::Succeeded)]).unfinished());
         assert!(fold([end(Outcome::Halted)]).unfinished());
@@ -401,6 +571,8 @@ mod tests {
             Just(Fact::SwapStart { swaps: vec![swap("rag"), swap("chat")] }),
             Just(Fact::Swapped { swaps: vec![swap("rag")] }),
             Just(Fact::Unknown),
+            any::<bool>().prop_map(resumed),
+            any::<bool>().prop_map(rollback),
             Just(Fact::RestoreStart { database: name("nobody"), side: "x".into() }),
             Just(Fact::End { outcome: Outcome::Failed, message: None }),
         ]

@@ -2,7 +2,7 @@
 //! the ledger's word that it has ended, so that a crash leaves no doubt; of one that cannot, the ledger says beforehand
 //! that it is about to be sent, and afterwards that it has ended. A file that was cut off goes on where it stopped.
 
-use crate::outside::postgres::{Said, made};
+use crate::outside::postgres::{Said, change};
 use crate::sql::effect::{self, Effect};
 use crate::sql::statements::{self, Statement, StatementKind};
 
@@ -82,8 +82,8 @@ impl File<'_> {
         }
         let Some(index) = &go_on.drop else { return Ok(()) };
         ours(session, &self.it.name, concurrently::budget(&self.setting.limits)).await?;
-        let drop = sqlx::raw_sql(made(format!("DROP INDEX CONCURRENTLY {index}")));
-        if let Err(error) = drop.execute(&mut session.connection).await {
+        let drop = change(&mut session.connection, format!("DROP INDEX CONCURRENTLY {index}"));
+        if let Err(error) = drop.await {
             let (name, index, said) = (self.it.name.clone(), index.clone(), Said::from(&error));
             return Err(MigrationError::Leftover { name, index, said });
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Row};
 
-use crate::outside::postgres::made;
+use crate::outside::postgres::change;
 use crate::sql::index;
 use crate::sql::statements::StatementKind;
 
@@ -115,8 +115,8 @@ impl Before {
         let mut new = now.into_iter().filter(|it| it.named && !self.invalid.contains(&it.oid));
         let (Some(index), None) = (new.next(), new.next()) else { return Tidied::Nothing };
         let drop = format!("DROP INDEX CONCURRENTLY {}", index.shown);
-        let limited = sqlx::raw_sql(made(limits.set())).execute(&mut *session).await;
-        let dropped = limited.is_ok() && sqlx::raw_sql(made(drop)).execute(session).await.is_ok();
+        let limited = change(session, limits.set()).await;
+        let dropped = limited.is_ok() && change(session, drop).await.is_ok();
         if dropped { Tidied::Dropped(index.shown) } else { Tidied::Left(index.shown) }
     }
 

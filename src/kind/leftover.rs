@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::cut_off::{self, BUSY};
 use super::decide::{Meant, Shown};
-use crate::outside::postgres::made;
+use crate::outside::postgres::{change, made};
 use crate::sql::effect::sets_the_session;
 use crate::sql::index::{Reindexed, reindexed};
 use crate::sql::statements;
@@ -25,12 +25,12 @@ pub async fn left(session: &mut PgConnection, text: &str, meant: Option<&Meant>)
         let statement = &text[it.start..it.end];
         if sets_the_session(statement) {
             // Names mean what they meant to the migration. What cannot be said again any more does no harm here.
-            let _ = sqlx::raw_sql(made(statement.to_owned())).execute(&mut *session).await;
+            let _ = change(session, statement).await;
         } else if let Some(what) = reindexed(statement) {
             found.extend(of_reindex(session, statement, &what).await?);
         }
     }
-    sqlx::raw_sql("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL").execute(session).await?;
+    change(session, "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL").await?;
     found.sort();
     found.dedup();
     Ok(found)

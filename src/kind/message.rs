@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgErrorPosition;
 
 use super::blockers::Blocker;
+use crate::crash;
 use crate::outside::postgres::{Said, database_error, made};
 use crate::sql::statements::{self, Statement, StatementKind};
 
@@ -143,19 +144,24 @@ fn count(text: &str) -> usize {
 }
 
 async fn run(session: &mut PgConnection, text: String, completed: &mut usize) -> Result<(), sqlx::Error> {
+    crash::point("message before", &text);
     let mut results = sqlx::raw_sql(made(text)).fetch_many(session);
     while let Some(result) = results.try_next().await? {
         *completed += usize::from(result.is_left());
     }
+    crash::point("message after", "");
     Ok(())
 }
 
 async fn copy(session: &mut PgConnection, statement: &str, data: &str) -> Result<(), sqlx::Error> {
+    crash::point("rows before", statement);
     let mut sink = session.copy_in_raw(statement).await?;
     for piece in data.as_bytes().chunks(PIECE) {
         sink.send(piece).await?;
     }
-    sink.finish().await.map(drop)
+    let done = sink.finish().await.map(drop);
+    crash::point("rows after", statement);
+    done
 }
 
 /// Whether the same transaction may succeed if it is tried again.

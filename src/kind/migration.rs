@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 
 use crate::journal::ledger::{self, Author};
 use crate::names::StepName;
-use crate::outside::postgres::{PgError, Said, backend_pid, connect, made};
+use crate::outside::postgres::{PgError, Said, backend_pid, change, connect};
 use crate::outside::url::DatabaseUrl;
 use crate::sql::{statements, transaction};
 
@@ -240,7 +240,13 @@ impl<'a> Session<'a> {
     pub async fn open(url: &'a DatabaseUrl, application: &str) -> Result<Self, PgError> {
         let mut connection = connect(url, application).await?;
         let pid = backend_pid(&mut connection).await?;
-        Ok(Self { connection, watch: Watch::new(url, application, pid) })
+        Ok(Self::over(connection, pid, url, application))
+    }
+
+    /// Over a connection that is open already; `pid` is the server's process behind it.
+    #[must_use]
+    pub fn over(connection: PgConnection, pid: i32, url: &'a DatabaseUrl, application: &str) -> Self {
+        Self { connection, watch: Watch::new(url, application, pid) }
     }
 
     /// Sends a message, and sees who is in its way.
@@ -316,7 +322,7 @@ pub(super) async fn with_retries(
         }
         // If ending the failed transaction fails, the next statement says why.
         if failed.began() {
-            let _ = sqlx::raw_sql("ROLLBACK").execute(&mut session.connection).await;
+            let _ = change(&mut session.connection, "ROLLBACK").await;
         }
         if attempt > setting.limits.lock_retries || !failed.worth_another_try() {
             return Err(failed);
@@ -329,7 +335,7 @@ pub(super) async fn with_retries(
 
 /// A statement of ours around the migration.
 pub(super) async fn ours(session: &mut Session<'_>, name: &str, sql: String) -> Result<(), MigrationError> {
-    match sqlx::raw_sql(made(sql)).execute(&mut session.connection).await {
+    match change(&mut session.connection, sql).await {
         Ok(_) => Ok(()),
         Err(error) => Err(MigrationError::ledger(name, &error)),
     }

@@ -14,6 +14,7 @@ use tokio::process::{ChildStdout, Command};
 
 use super::interrupt::{Interrupt, Interrupted};
 use super::secret::Secret;
+use crate::crash;
 
 /// Bytes of output that are kept: the beginning and the end, each so much.
 const KEPT: usize = 512 << 10;
@@ -97,6 +98,7 @@ impl Output {
 /// It could not be started, ended badly, or took too long; or we were interrupted, and it was ended.
 pub async fn run(program: &Program, interrupt: &Interrupt) -> (Output, Result<(), ChildError>) {
     let name = program.argv.first().cloned().unwrap_or_default();
+    crash::point("child before", &name);
     let (mut child, output) = match spawn(program, &name) {
         Ok(started) => started,
         Err(source) => {
@@ -106,9 +108,11 @@ pub async fn run(program: &Program, interrupt: &Interrupt) -> (Output, Result<()
     };
     let group = Group(child.id());
     let watcher = group.watched();
+    crash::point("child after", &name);
     let kept = Arc::new(Mutex::new(Kept::default()));
     let reading = tokio::spawn(read(output, kept.clone()));
     let ended = interrupt.or(within(program.timeout, child.wait())).await;
+    crash::point("child ended", &name);
     if !matches!(ended, Ok(Some(_))) {
         group.end(&mut child).await;
     }

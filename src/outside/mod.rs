@@ -3,6 +3,8 @@
 pub mod child;
 pub mod clock;
 pub mod cluster;
+mod durable;
+pub mod encryption;
 pub mod interrupt;
 pub mod postgres;
 pub mod process;

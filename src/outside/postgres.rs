@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::{PgDatabaseError, PgRow};
-use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, Row};
+use futures::TryStreamExt;
+use sqlx::postgres::{PgDatabaseError, PgQueryResult, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Either, PgConnection, Row};
 
+use crate::crash;
 use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::literal;
 
@@ -108,12 +110,54 @@ pub async fn ask(session: &mut PgConnection, sql: impl Into<String>) -> Result<V
     sqlx::raw_sql(made(sql.into())).fetch_all(session).await
 }
 
+/// As [`ask`], for several queries in one message: the rows of each, for one round trip.
+///
+/// # Errors
+/// One of them failed.
+pub async fn ask_all<const N: usize>(
+    session: &mut PgConnection,
+    queries: [&str; N],
+) -> Result<[Vec<PgRow>; N], sqlx::Error> {
+    let mut answers = [const { Vec::new() }; N];
+    let mut said = sqlx::raw_sql(made(queries.join(";\n"))).fetch_many(session);
+    let mut at = 0;
+    while let Some(it) = said.try_next().await? {
+        match (it, answers.get_mut(at)) {
+            (Either::Right(row), Some(answer)) => answer.push(row),
+            (Either::Left(_), _) => at += 1,
+            (Either::Right(_), None) => {}
+        }
+    }
+    Ok(answers)
+}
+
+/// The only row of an answer to one of [`ask_all`]'s queries.
+///
+/// # Errors
+/// There is none.
+pub fn only(rows: &[PgRow]) -> Result<&PgRow, sqlx::Error> {
+    rows.first().ok_or(sqlx::Error::RowNotFound)
+}
+
 /// As [`ask`], for a query that has one row.
 ///
 /// # Errors
 /// The query failed, or has none.
 pub async fn ask_one(session: &mut PgConnection, sql: impl Into<String>) -> Result<PgRow, sqlx::Error> {
     sqlx::raw_sql(made(sql.into())).fetch_one(session).await
+}
+
+/// Sends what may change a server, a database or what this session may do with it: the door for all such statements but the
+/// messages of migrations. `sql` is ours, and what is not is quoted in it.
+///
+/// # Errors
+/// The server refused, or the session was lost.
+pub async fn change(session: &mut PgConnection, sql: impl Into<String>) -> Result<PgQueryResult, sqlx::Error> {
+    let sql = sql.into();
+    crash::point("change before", &sql);
+    let done = sqlx::raw_sql(made(sql)).execute(session).await;
+    crash::point("change after", "");
+    done
 }
 
 /// Opens a session.
@@ -155,21 +199,24 @@ impl Server {
         self.version_num / 10_000
     }
 
+    /// Asks it what it is; [`Server::read`] reads the answer.
+    pub const QUERY: &str = "select (select system_identifier::text from pg_control_system()), \
+         pg_postmaster_start_time(), current_setting('server_version_num')::int4, current_setting('server_version')";
+
     /// What it says about itself.
     ///
     /// # Errors
     /// The query failed.
     pub async fn of(session: &mut PgConnection) -> Result<Self, PgError> {
-        let row = ask_one(
-            session,
-            "select (select system_identifier::text from pg_control_system()), pg_postmaster_start_time(), \
-             current_setting('server_version_num')::int4, current_setting('server_version')",
-        );
-        let row = row.await.map_err(query_error("asking the server for its identity"))?;
+        let row = ask_one(session, Self::QUERY).await.map_err(query_error("asking the server for its identity"))?;
         Self::read(&row).map_err(query_error("reading the server's identity"))
     }
 
-    fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
+    /// What [`Server::QUERY`] says.
+    ///
+    /// # Errors
+    /// It says something else.
+    pub fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
             system_identifier: row.try_get(0)?,
             started_at: row.try_get(1)?,
@@ -179,18 +226,26 @@ impl Server {
     }
 }
 
+/// Asks how many connections the server has left for roles without privileges; [`free`] reads the answer.
+pub const FREE_CONNECTIONS: &str = "select current_setting('max_connections')::int8 - \
+     current_setting('superuser_reserved_connections')::int8 - (select count(*) from pg_stat_activity where backend_type = \
+     'client backend')";
+
+/// What [`FREE_CONNECTIONS`] says.
+///
+/// # Errors
+/// It says something else.
+pub fn free(row: &PgRow) -> Result<usize, sqlx::Error> {
+    Ok(usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0))
+}
+
 /// Connections that the server has left for roles without privileges.
 ///
 /// # Errors
 /// The query failed.
 pub async fn free_connections(session: &mut PgConnection) -> Result<usize, PgError> {
-    let row = ask_one(
-        session,
-        "select current_setting('max_connections')::int8 - current_setting('superuser_reserved_connections')::int8 - (select \
-         count(*) from pg_stat_activity where backend_type = 'client backend')",
-    );
-    let free: i64 = row.await.and_then(|row| row.try_get(0)).map_err(query_error("counting free connections"))?;
-    Ok(usize::try_from(free).unwrap_or(0))
+    let found = ask_one(session, FREE_CONNECTIONS).await.and_then(|row| free(&row));
+    found.map_err(query_error("counting free connections"))
 }
 
 /// The process of the server that a session talks to.
@@ -207,9 +262,21 @@ pub async fn backend_pid(session: &mut PgConnection) -> Result<i32, PgError> {
 /// # Errors
 /// The query failed.
 pub async fn database_oid(session: &mut PgConnection, dbname: &str) -> Result<Option<u32>, PgError> {
-    let failed = || query_error(format!("looking for the database {dbname}"));
-    let query = format!("select oid::int8 from pg_database where datname = {}", literal(dbname));
-    let rows = ask(session, query).await.map_err(failed())?;
-    let oid: Option<i64> = rows.first().map(|row| row.try_get(0)).transpose().map_err(failed())?;
+    let found = ask(session, oid_query(dbname)).await.and_then(|rows| oid(&rows));
+    found.map_err(query_error(format!("looking for the database {dbname}")))
+}
+
+/// Asks for the oid of a database of the server; [`oid`] reads the answer.
+#[must_use]
+pub fn oid_query(dbname: &str) -> String {
+    format!("select oid::int8 from pg_database where datname = {}", literal(dbname))
+}
+
+/// What [`oid_query`] says: none if there is no such database.
+///
+/// # Errors
+/// It says something else.
+pub fn oid(rows: &[PgRow]) -> Result<Option<u32>, sqlx::Error> {
+    let oid: Option<i64> = rows.first().map(|row| row.try_get(0)).transpose()?;
     Ok(oid.and_then(|oid| u32::try_from(oid).ok()))
 }

@@ -1,6 +1,7 @@
 //! Child processes: PostgreSQL's own programs, found by the server's version, run with an environment made from nothing
 //! but what they need, their standard error kept.
 
+use crate::crash;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -171,7 +172,9 @@ impl PgTools {
         command.stdin(stdin).stdout(stdout).stderr(Stdio::piped());
         // A group of its own: a Ctrl-C at the terminal is ours to act on. Dropping it kills it.
         command.process_group(0).kill_on_drop(true);
+        crash::point("program before", name);
         let mut inner = command.spawn().map_err(|source| ToolError::Start { name, source })?;
+        crash::point("program after", name);
         let stderr = inner.stderr.take().map(|pipe| tokio::spawn(tail(pipe)));
         Ok(Child { name, inner, stderr })
     }
@@ -214,6 +217,7 @@ impl Child {
     pub async fn finish(mut self) -> Result<(), ToolError> {
         let name = self.name;
         let status = self.inner.wait().await.map_err(|source| ToolError::Start { name, source })?;
+        crash::point("program ended", name);
         let stderr = match self.stderr.take() {
             Some(reader) => reader.await.unwrap_or_default(),
             None => String::new(),

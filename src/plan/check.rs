@@ -284,18 +284,10 @@ pub(super) fn different_places(
 /// That the store is one that we can write to. The URL itself is not shown: it comes from the environment.
 pub(super) fn store_url(source: &Source, url: &str, span: Range<usize>) -> Result<(), PlanError> {
     let what = match url.split_once("://") {
-        Some(("s3", _)) => {
-            let help = "Write `gs://bucket/prefix` or `file:///folder`.";
-            return Err(PlanError::new(
-                source,
-                span,
-                Problem::Unsupported { what: "a store at `s3://`".to_owned(), help },
-            ));
-        }
-        Some(("gs", rest)) if rest.is_empty() || rest.starts_with('/') => "names no bucket",
+        Some(("gs" | "s3", rest)) if rest.is_empty() || rest.starts_with('/') => "names no bucket",
         Some(("file", rest)) if !rest.starts_with('/') => "does not begin with `file:///`",
-        Some(("gs" | "file", _)) => return Ok(()),
-        _ => "begins neither with `gs://` nor with `file:///`",
+        Some(("gs" | "s3" | "file", _)) => return Ok(()),
+        _ => "begins neither with `gs://` nor with `s3://` nor with `file:///`",
     };
     Err(PlanError::new(source, span, Problem::Store { what }))
 }

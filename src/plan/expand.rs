@@ -9,6 +9,7 @@ use super::file::PlanFile;
 use super::problem::{PlanError, Problem, Source};
 use super::{Database, check};
 use crate::names::{DatabaseName, TargetName};
+use crate::outside::encryption::Recipient;
 use crate::outside::url::{DatabaseUrl, percent_encode};
 
 /// The variables that a plan may refer to. Always passed in, so that tests and rehearsals choose them.
@@ -63,6 +64,16 @@ impl PlanFile {
         let url = expand(&self.source, template, "the store", env)?;
         check::store_url(&self.source, &url, template.span())?;
         Ok(Some(url))
+    }
+
+    /// To whom archives are encrypted, expanded.
+    pub(super) fn encrypt_to(&self, env: &Environment) -> Result<Vec<Recipient>, PlanError> {
+        let read = |template: &Spanned<String>| {
+            let text = expand(&self.source, template, "`encrypt_to` of `[store]`", env)?;
+            let wrong = |error| PlanError::new(&self.source, template.span(), Problem::Recipient { error });
+            text.parse().map_err(wrong)
+        };
+        self.store.encrypt_to.iter().map(read).collect()
     }
 }
 

@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+/// What the secret keys of `age` begin with.
+const IDENTITY: &str = "AGE-SECRET-KEY-";
+
 /// True if `text` holds a password that is not a `${NAME}`.
 pub(super) fn has_password(text: &str) -> bool {
     !find(text).is_empty()
@@ -27,7 +30,12 @@ fn find(text: &str) -> Vec<Range<usize>> {
         let start = at + mark.len();
         start..until(text, start, &['&', '"', '\'', ' ', '\n'])
     });
-    in_credentials.chain(in_query).filter(|span| !without_variables(&text[span.clone()]).is_empty()).collect()
+    let identities = text.match_indices(IDENTITY).map(|(at, _)| at..until(text, at, &['"', '\'', ' ', '\n']));
+    in_credentials
+        .chain(in_query)
+        .chain(identities)
+        .filter(|span| !without_variables(&text[span.clone()]).is_empty())
+        .collect()
 }
 
 /// The password of a URL whose `://` ends at `start`. A password that was not escaped ends at the last `@` that can be its own.
@@ -86,6 +94,7 @@ mod tests {
         check("postgresql://u:pre${X}@h/db", "postgresql://u:*******@h/db");
         check("\"${URL}?password=secret&sslmode=require\"", "\"${URL}?password=******&sslmode=require\"");
         check("host=h sslpassword=secret", "host=h sslpassword=******");
+        check("encrypt_to = [\"AGE-SECRET-KEY-1QQQ\"]", "encrypt_to = [\"*******************\"]");
         for harmless in [
             "postgresql://u:${PASSWORD}@h/db",
             "postgresql://${USER}:${A}${B}@h/db",

@@ -32,6 +32,7 @@ use crate::kind::limits::Limits;
 use crate::kind::{self, Copy, Files, Kind, Migration, TableRef};
 use crate::lint::Allowed;
 use crate::names::{DatabaseName, StepName, TargetName};
+use crate::outside::encryption::Recipient;
 use crate::outside::url::DatabaseUrl;
 use crate::verify::sync::SyncCheck;
 
@@ -78,10 +79,12 @@ pub struct Target {
 /// `[store]`.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
-    /// `gs://bucket/prefix` or `file:///…`, expanded. None: the command line has to name one.
+    /// `gs://bucket/prefix`, `s3://bucket/prefix` or `file:///…`, expanded. None: the command line has to name one.
     pub url: Option<String>,
     /// How archives are compressed.
     pub compression: Compression,
+    /// To whom archives are encrypted; to nobody: not at all.
+    pub encrypt_to: Vec<Recipient>,
     /// What `snapshot prune` keeps.
     pub retention: Retention,
 }
@@ -230,14 +233,14 @@ impl Plan {
         let file = PlanFile::parse(path, &text)?;
         let target = file.target(target)?;
         let databases = file.databases(&target.name, env, None)?;
-        let store = file.store_url(env)?;
+        let store = Self::store_settings(&file, file.store_url(env)?, file.encrypt_to(env)?);
         let root = project_root(path);
-        let mut steps = Vec::with_capacity(file.steps.len());
+        let (mut steps, mut folders) = (Vec::with_capacity(file.steps.len()), Folders::new());
         for table in &file.steps {
             let url = &databases[table.database.get_ref()].url;
             let kind = match file.read_program(&root, table, url, env)? {
                 Some(program) => program,
-                None => file.read_work(&root, table)?,
+                None => file.read_work(&root, table, &mut folders)?,
             };
             steps.push(Step { kind, ..step(table) });
         }
@@ -262,9 +265,15 @@ impl Plan {
         let file = PlanFile::parse(path, text)?;
         let target = file.target(Some(target))?;
         let databases = file.databases(&target.name, env, only)?;
-        let store = file.store_url(env).unwrap_or_default();
+        let (url, encrypt_to) = (file.store_url(env).unwrap_or_default(), file.encrypt_to(env).unwrap_or_default());
+        let store = Self::store_settings(&file, url, encrypt_to);
         let steps = file.steps.iter().map(step).collect();
         Ok(Self::of(file, path, target, databases, store, steps))
+    }
+
+    fn store_settings(file: &PlanFile, url: Option<String>, encrypt_to: Vec<Recipient>) -> StoreSettings {
+        let compression = file.store.compression.unwrap_or_default();
+        StoreSettings { url, compression, encrypt_to, retention: file.store.retention }
     }
 
     fn of(
@@ -272,18 +281,14 @@ impl Plan {
         path: &Path,
         target: Target,
         databases: BTreeMap<DatabaseName, Database>,
-        store: Option<String>,
+        store: StoreSettings,
         steps: Vec<Step>,
     ) -> Self {
         Self {
             text: file.source.text().to_owned(),
             path: path.to_owned(),
             target,
-            store: StoreSettings {
-                url: store,
-                compression: file.store.compression.unwrap_or_default(),
-                retention: file.store.retention,
-            },
+            store,
             run: file.run_settings(),
             allowed: file.allowed(),
             databases,
@@ -307,6 +312,10 @@ pub fn project_root(path: &Path) -> PathBuf {
 
 /// Reads the folder of the first path; messages call it by the second.
 type ReadFolder = fn(&Path, &Path) -> Result<Vec<Migration>, kind::ReadError>;
+
+/// What was read already, by the word for its kind and the path: where several databases have the same migrations, these are
+/// read once.
+type Folders = BTreeMap<(&'static str, String), Vec<Migration>>;
 
 fn count(number: Option<&toml::Spanned<u32>>) -> Option<usize> {
     number.map(|it| usize::try_from(*it.get_ref()).unwrap_or(usize::MAX))
@@ -332,14 +341,20 @@ impl PlanFile {
     }
 
     /// The step's work with its files read.
-    fn read_work(&self, root: &Path, table: &StepTable) -> Result<Kind, PlanError> {
-        let (dir, read): (_, ReadFolder) = match &table.work {
-            Work::Sql { dir } => (dir, kind::sql::read),
-            Work::Refinery { dir } => (dir, kind::refinery::read),
+    fn read_work(&self, root: &Path, table: &StepTable, read_before: &mut Folders) -> Result<Kind, PlanError> {
+        let (dir, word, read): (_, _, ReadFolder) = match &table.work {
+            Work::Sql { dir } => (dir, "sql", kind::sql::read),
+            Work::Refinery { dir } => (dir, "refinery", kind::refinery::read),
             _ => return Ok(kind(table, Vec::new())),
         };
+        let place = (word, dir.get_ref().clone());
+        if let Some(migrations) = read_before.get(&place) {
+            return Ok(kind(table, migrations.clone()));
+        }
         let folder = self.folder(root, table, dir)?;
-        Ok(kind(table, read(&folder, Path::new(dir.get_ref()))?))
+        let migrations = read(&folder, Path::new(dir.get_ref()))?;
+        read_before.insert(place, migrations.clone());
+        Ok(kind(table, migrations))
     }
 
     /// The folder of a step, which must be there.

@@ -11,6 +11,7 @@ use super::literal;
 use super::segments::EdgeError;
 use crate::kind::ReadError;
 use crate::names::NameError;
+use crate::outside::encryption::RecipientError;
 use crate::outside::url::UrlError;
 
 /// Why there is no plan. Nothing has been touched yet.
@@ -215,8 +216,17 @@ pub(super) enum Problem {
     Url { needed_by: String, error: UrlError },
 
     #[error("the store's URL {what}")]
-    #[diagnostic(code("plan.store"), help("Write `gs://BUCKET/PREFIX` or `file:///FOLDER`."))]
+    #[diagnostic(code("plan.store"), help("Write `gs://BUCKET/PREFIX`, `s3://BUCKET/PREFIX` or `file:///FOLDER`."))]
     Store { what: &'static str },
+
+    #[error("`encrypt_to` of `[store]`: {error}")]
+    #[diagnostic(
+        code("plan.recipient"),
+        help(
+            "`age-keygen -o FILE` makes an identity, and prints its recipient: write that, and keep FILE where it is safe."
+        )
+    )]
+    Recipient { error: RecipientError },
 
     #[error("the plan has no target")]
     #[diagnostic(code("plan.no_target"), help("Add `[targets.local.databases]` with a URL for each database."))]

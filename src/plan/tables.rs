@@ -45,6 +45,8 @@ pub(super) struct StoreTable {
     pub(super) url: Option<Spanned<String>>,
     pub(super) compression: Option<Compression>,
     #[serde(default)]
+    pub(super) encrypt_to: Vec<Spanned<String>>,
+    #[serde(default)]
     pub(super) retention: Retention,
 }
 

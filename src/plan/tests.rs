@@ -141,7 +141,6 @@ fn the_form_of_the_file() {
 
 #[test]
 fn words_of_the_contract_that_are_not_built_yet() {
-    check("[store]\nurl = \"s3://bucket\"", "7: a store at `s3://` is not supported by this version of migrate");
     check("[run]\nfreeze = \"read_only\"", "7: `freeze = \"read_only\"` is not supported by this version of migrate");
     check("[databases.a]\nstandby = true", "7: `standby = true` is not supported by this version of migrate");
     for kind in ["sql", "http", "command", "git"] {
@@ -229,10 +228,28 @@ fn variables_urls_and_the_store() {
     check("x = \"postgresql://a:hunter2@h/d\" y", "6: unexpected key or value, expected newline, `#`");
     check("# postgresql://a:hunter2@h/d\n[store]\nulr = \"\"", "8: `ulr` is not a key of `[store]`");
     check("[store]\nurl = \"${MIGRATE_STORE}\"", "7: the variable `MIGRATE_STORE` is not set, and the store needs it");
-    check("[store]\nurl = \"/var/snapshots\"", "7: the store's URL begins neither with `gs://` nor with `file:///`");
+    check(
+        "[store]\nurl = \"/var/snapshots\"",
+        "7: the store's URL begins neither with `gs://` nor with `s3://` nor with `file:///`",
+    );
     check("[store]\nurl = \"file://snapshots\"", "7: the store's URL does not begin with `file:///`");
     check("[store]\nurl = \"gs:///prefix\"", "7: the store's URL names no bucket");
-    check("[store]\nurl = \"${PASSWORD}\"", "7: the store's URL begins neither with `gs://` nor with `file:///`");
+    check("[store]\nurl = \"s3://\"", "7: the store's URL names no bucket");
+    let kinds = "`age1…`, the public key that `age-keygen` prints, is the only kind of recipient";
+    check("[store]\nencrypt_to = [\n\"age1xyz\"]", &format!("8: `encrypt_to` of `[store]`: {kinds}"));
+    check("[store]\nencrypt_to = [\"${PASSWORD}\"]", &format!("7: `encrypt_to` of `[store]`: {kinds}"));
+    check(
+        "[store]\nencrypt_to = [\"${NOPE}\"]",
+        "7: the variable `NOPE` is not set, and `encrypt_to` of `[store]` needs it",
+    );
+    check(
+        "[store]\nencrypt_to = \"age1xyz\"",
+        "7: `encrypt_to` of `[store]`: a text stands where a list in `[…]` belongs",
+    );
+    check(
+        "[store]\nurl = \"${PASSWORD}\"",
+        "7: the store's URL begins neither with `gs://` nor with `s3://` nor with `file:///`",
+    );
     check(
         "!version = 1\nname = \"x\"\n[targets.local.databases]\na = \"${A}\"\nb = \"${A}?sslmode=require\"",
         "5: databases `a` and `b` of target `local` are one database",

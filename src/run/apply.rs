@@ -1,36 +1,36 @@
 //! The story of `apply`: lock, look, snapshot, apply, check, and only then call it succeeded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use futures::stream::{self, StreamExt};
 use miette::Diagnostic;
 
 use crate::event::{Event, Stage};
 use crate::failure::{Aftermath, Blame, Failure, OrFail};
-use crate::journal::entry::{Command, Fact, Identity, Outcome};
+use crate::journal::entry::{Command, Fact, Identity, Outcome, Work};
 use crate::journal::{self, Journal, JournalError};
+use crate::kind::Kind;
 use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
 use crate::outside::interrupt::Interrupted;
-use crate::outside::store::Store;
-use crate::plan::{Database, OnFailure, Plan, When};
+use crate::outside::store::{Store, StoreError};
+use crate::plan::{Database, OnFailure, Plan, Step, When};
+use crate::sql::checksum::checksum;
 use crate::verify::{self, CheckResult, ChecksFailed};
 use crate::world::World;
 
 use super::doctor;
-use super::going_on::survey_locked;
+use super::going_on::settled;
+use super::keep::{self, Keeping};
 use super::lock::{LockError, Locks};
+use super::readable;
+use super::ready::Ready;
 use super::report::RunReport;
 use super::rollback::{self, Request, Way};
 use super::saved::SavedPlan;
 use super::snapshots;
-use super::step::{self, Context};
-use super::survey::{self, Survey};
-
-/// Files that are on their way into the store at once. Each is a create that waits for the disk, or for the bucket: on a disk
-/// those that wait together are written together.
-const KEPT_AT_ONCE: usize = 64;
+use super::step::{self, Context, Ended};
+use super::survey::{Sessions, Survey, look_through};
 
 /// What the operator asked for.
 #[derive(Debug, Clone, Default)]
@@ -61,14 +61,17 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     let mut report = RunReport::new(&plan.target.name);
     world.tell(Event::Stage(Stage::Preflight));
     let run = RunId::generate(clock::now());
-    let (databases, only) = (databases(plan, options), options.only.as_ref());
+    let (databases, only, application) = (databases(plan, options), options.only.as_ref(), step::application(&run));
     // Sessions take a while to open; what they are for waits for the locks.
-    let (locks, sessions) = futures::join!(Locks::take(world, &run, &databases), survey::open(plan, only));
+    let (locks, sessions) =
+        futures::join!(Locks::take(world, &run, &databases), Sessions::open(plan, only, &application));
     let mut locks = locks.map_err(refused)?;
-    if let Some(unfinished) = super::unfinished(store, &plan.target.name).await.or_fail()? {
+    let (unfinished, looked) =
+        futures::join!(super::unfinished(store, &plan.target.name), look_through(world, plan, sessions));
+    if let Some(unfinished) = unfinished.or_fail()? {
         return Err(Failure::untouched(Blame::Busy, unfinished));
     }
-    let survey = survey_locked(world, plan, only, sessions, &mut locks).await?;
+    let (survey, sessions) = settled(world, plan, looked, &mut locks).await?;
     survey.no_drift(plan).or_blame(Blame::Drift)?;
     if let Some(only) = &options.only {
         super::edges::only(world, plan, &survey, only).await?;
@@ -76,15 +79,19 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     if let Some(saved) = &options.saved {
         saved.still_matches(plan, &survey, options.only.as_ref()).or_blame(Blame::Drift)?;
     }
-    doctor::preflight(world, plan, &survey).await?;
+    let ready = doctor::preflight(world, plan, &survey, sessions, options.no_snapshot.is_none()).await?;
     let failure = if survey.databases_with_work(plan).is_empty() {
         nothing_to_do(world, plan, &mut report).await
     } else {
+        if options.no_snapshot.is_none() {
+            readable::preflight(world, plan)?;
+        }
         gates(world, plan, &mut report).await?;
         let journal = begin(world, plan, store, &run, &survey, options).await.or_fail()?;
-        let release = Release { world, plan, store, journal: &journal, survey: &survey, options };
+        let so_far = SoFar::default();
+        let release = Release { world, plan, store, journal: &journal, survey: &survey, options, so_far: &so_far };
         report.run = Some(run);
-        release.carry(&mut locks, &mut report).await.err()
+        release.carry(&mut locks, ready, &mut report).await.err()
     };
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(Applied { report, failure })
@@ -110,7 +117,7 @@ async fn nothing_to_do(world: &World, plan: &Plan, report: &mut RunReport) -> Op
     failed.map(|failed| Failure::untouched(Blame::Work, failed))
 }
 
-async fn gates(world: &World, plan: &Plan, report: &mut RunReport) -> Result<(), Failure> {
+pub(super) async fn gates(world: &World, plan: &Plan, report: &mut RunReport) -> Result<(), Failure> {
     if plan.checks.iter().any(|check| check.when == When::Before) {
         world.tell(Event::Stage(Stage::Gates));
     }
@@ -153,35 +160,89 @@ async fn begin(
         target: plan.target.name.clone(),
         databases: databases(plan, options).into_iter().filter_map(identity).collect(),
         no_snapshot: options.no_snapshot.clone(),
+        work: work(plan, survey),
     };
     let journal = Journal::begin(world, store, run, first).await?;
     world.tell(Event::RunBegan { run: run.clone(), store: store.url().to_owned() });
     Ok(journal)
 }
 
-/// A run under way.
-struct Release<'a> {
-    world: &'a World,
-    plan: &'a Plan,
-    store: &'a Store,
-    journal: &'a Journal,
-    survey: &'a Survey,
-    options: &'a ApplyOptions,
+/// What the run is about to apply, for whoever may have to finish it.
+fn work(plan: &Plan, survey: &Survey) -> Vec<Work> {
+    let of = |step: &Step| {
+        let state = survey.steps.get(&step.name).filter(|state| state.has_work())?;
+        let migrations = match &step.kind {
+            Kind::Copy(copy) => BTreeMap::from([(copy.to.table.clone(), checksum(&copy.definition()))]),
+            _ => {
+                let files = state.pending.iter().map(|index| &state.migrations(step)[*index]);
+                files.map(|file| (file.name.clone(), file.checksum.clone())).collect()
+            }
+        };
+        Some(Work { step: step.name.clone(), database: step.database.clone(), migrations })
+    };
+    plan.steps.iter().filter_map(of).collect()
+}
+
+/// How far an earlier process got with a run that is taken up again; for a new run, nowhere.
+#[derive(Debug, Default)]
+pub(super) struct SoFar {
+    /// Whether there was an earlier process.
+    pub(super) again: bool,
+    /// Whether a step has begun: everything that comes before the first change is done.
+    pub(super) begun: bool,
+    /// The databases of which there are proven snapshots.
+    pub(super) snapshots: BTreeSet<DatabaseName>,
+    /// The databases that it has changed.
+    pub(super) changed: BTreeSet<DatabaseName>,
+}
+
+/// A run under way, from wherever it stands.
+pub(super) struct Release<'a> {
+    pub(super) world: &'a World,
+    pub(super) plan: &'a Plan,
+    pub(super) store: &'a Store,
+    pub(super) journal: &'a Journal,
+    pub(super) survey: &'a Survey,
+    pub(super) options: &'a ApplyOptions,
+    pub(super) so_far: &'a SoFar,
 }
 
 impl Release<'_> {
-    async fn carry(&self, locks: &mut Locks, report: &mut RunReport) -> Result<(), Failure> {
+    pub(super) async fn carry(
+        &self,
+        locks: &mut Locks,
+        ready: BTreeMap<DatabaseName, Ready>,
+        report: &mut RunReport,
+    ) -> Result<(), Failure> {
         for database in databases(self.plan, self.options) {
             report.database(&database.name);
         }
-        self.before_changes(locks, report).await?;
-        self.world.tell(Event::Stage(Stage::Migrations));
-        let context = Context::new(self.world, self.plan, self.store, self.journal, self.survey);
-        let ended = step::run_all(context, self.survey).await;
+        let (files, kept) = Keeping::new(self.store, self.journal.run(), self.plan, self.survey, self.so_far.again);
+        let work = async {
+            self.before_changes(locks, report).await?;
+            self.world.tell(Event::Stage(Stage::Migrations));
+            let context = Context::new(self.world, self.plan, self.store, self.journal, self.survey, ready, kept);
+            self.so_far.changed.iter().for_each(|name| context.mark_changed(name));
+            Ok(step::run_all(context, self.survey).await)
+        };
+        let (kept, ended) = futures::join!(files.keep(), work);
+        self.after_changes(kept, ended?, report).await
+    }
+
+    /// What follows the migrations, however they ended.
+    async fn after_changes(
+        &self,
+        kept: Result<(), StoreError>,
+        ended: Ended,
+        report: &mut RunReport,
+    ) -> Result<(), Failure> {
         for (database, ..) in &ended.applied {
             report.database(database).applied += 1;
         }
         if let Some(error) = ended.failed {
+            return Err(self.settle(Box::new(error), ended.changed, report).await);
+        }
+        if let Err(error) = kept {
             return Err(self.settle(Box::new(error), ended.changed, report).await);
         }
         if ended.cut_short {
@@ -201,13 +262,16 @@ impl Release<'_> {
         Ok(())
     }
 
-    /// Everything up to the first change: what is kept in the store, and the snapshots.
+    /// Everything up to the first change: the plan is kept in the store, and the snapshots.
     async fn before_changes(&self, locks: &mut Locks, report: &mut RunReport) -> Result<(), Failure> {
         let prepared = async {
-            self.keep().await.or_fail()?;
-            if self.options.no_snapshot.is_none() {
-                let databases = self.survey.databases_at_risk(self.plan);
-                let taken = snapshots::take_all(self.world, self.store, self.journal, self.plan, &databases).await;
+            let run = self.journal.run();
+            keep::plan(self.store, run, self.plan, self.options.saved.as_ref()).await.or_fail()?;
+            if self.options.no_snapshot.is_none() && !self.so_far.begun {
+                let mut databases = self.survey.databases_at_risk(self.plan);
+                databases.retain(|it| !self.so_far.snapshots.contains(&it.name));
+                let (world, store, again) = (self.world, self.store, self.so_far.again);
+                let taken = snapshots::take_all(world, store, self.journal, self.plan, &databases, again).await;
                 report.snapshots = taken.map_err(snapshots::failure)?;
                 if self.plan.run.drill {
                     let run = self.journal.run();
@@ -222,35 +286,13 @@ impl Release<'_> {
             Ok(())
         };
         let Err(failure) = prepared.await else { return Ok(()) };
+        if !self.so_far.changed.is_empty() {
+            return Err(Failure { aftermath: self.mixed(self.so_far.changed.iter().cloned().collect()), ..failure });
+        }
         report.outcome = Some(Outcome::Failed);
         // Nothing was changed: a journal without an end would be wrong about nothing else.
         let _ = self.end(Outcome::Failed, Some(failure.error.to_string())).await;
         Err(failure)
-    }
-
-    /// The plan and every file that is about to be applied, with its way back: a rollback next week, from another machine
-    /// and another commit, has what this run had.
-    async fn keep(&self) -> Result<(), JournalError> {
-        let folder = journal::folder(self.journal.run());
-        self.store.put_new(&format!("{folder}/plan.toml"), self.plan.text.clone()).await?;
-        if let Some(saved) = &self.options.saved {
-            self.store.put_new(&format!("{folder}/saved-plan.json"), saved.text.clone()).await?;
-        }
-        let mut files = Vec::new();
-        for step in &self.plan.steps {
-            let Some(state) = self.survey.steps.get(&step.name) else { continue };
-            for index in &state.pending {
-                let it = &state.migrations(step)[*index];
-                let key = format!("{folder}/migrations/{}/{}", step.name, it.name);
-                files.push((format!("{key}.{}", step.kind.file_ending()), it.up.clone()));
-                files.extend(it.down.as_ref().map(|down| (format!("{key}.down.sql"), down.text.clone())));
-                let replaced = state.replaced.get(index).and_then(|it| it.text.clone());
-                files.extend(replaced.map(|text| (format!("{key}.before.sql"), text)));
-            }
-        }
-        let kept = stream::iter(files).map(|(key, text)| async move { self.store.put_new(&key, text).await });
-        kept.buffer_unordered(KEPT_AT_ONCE).collect::<Vec<_>>().await.into_iter().collect::<Result<(), _>>()?;
-        Ok(())
     }
 
     async fn record(&self, checked: &[CheckResult]) -> Result<(), Box<dyn Diagnostic + Send + Sync>> {
@@ -296,7 +338,8 @@ impl Release<'_> {
             }
             Err(also) => {
                 report.outcome = None;
-                mixed(Box::new(AndRollbackFailed { first: error, rollback: also.error }))
+                let left = mixed(Box::new(AndRollbackFailed { first: error, rollback: also.error }));
+                Failure { aftermath: left.aftermath.on_the_way_back(), ..left }
             }
         }
     }
@@ -321,7 +364,7 @@ impl Release<'_> {
 
     fn mixed(&self, changed: Vec<DatabaseName>) -> Aftermath {
         let snapshots = self.options.no_snapshot.is_none();
-        Aftermath::Mixed { run: self.journal.run().clone(), changed, snapshots }
+        Aftermath::Mixed { run: self.journal.run().clone(), changed, snapshots, back: false }
     }
 }
 

@@ -56,7 +56,8 @@ impl Back<'_> {
         let manifests = self.proven(world, &names).await?;
         let why = request.why.to_owned();
         let via = Some("snapshot".to_owned());
-        journal.write(Fact::RollbackStart { databases: names.iter().cloned().collect(), why, via }).await?;
+        let (databases, only) = (names.iter().cloned().collect(), request.only.is_some());
+        journal.write(Fact::RollbackStart { databases, why, via, only }).await?;
         self.subject.already_swapped(journal, report).await?;
         world.tell(Event::Stage(Stage::Restore));
         let restored = self.restore_all(world, journal, manifests, &Effort::of(request.settings)).await?;

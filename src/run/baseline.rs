@@ -15,7 +15,7 @@ use crate::kind::migration::{self, Direction, MigrationError, Session, Setting};
 use crate::kind::{Kind, Migration, alembic, refinery_history};
 use crate::names::{DatabaseName, RunId, StepName};
 use crate::outside::clock;
-use crate::outside::postgres::{MAINTENANCE, PgError, connect, made, query_error};
+use crate::outside::postgres::{MAINTENANCE, PgError, change, connect, made, query_error};
 use crate::outside::store::Store;
 use crate::plan::{Database, Plan, Step};
 use crate::snapshot::manifest;
@@ -370,6 +370,7 @@ fn begin(plan: &Plan, survey: &Survey) -> Fact {
         target: plan.target.name.clone(),
         databases: plan.databases.values().filter_map(identity).collect(),
         no_snapshot: None,
+        work: Vec::new(),
     }
 }
 
@@ -406,7 +407,7 @@ async fn write_rows(
         return Ok(());
     }
     let mut session = connect(&database.url, &format!("migrate {run}")).await.map_err(failed(&database.name))?;
-    let written = sqlx::raw_sql(made(sql + "COMMIT")).execute(&mut session).await;
+    let written = change(&mut session, sql + "COMMIT").await;
     written.map(drop).map_err(query_error("writing the ledger")).map_err(failed(&database.name))
 }
 

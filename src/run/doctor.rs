@@ -5,20 +5,23 @@ use std::collections::BTreeMap;
 
 use futures::future::join_all;
 use serde::Serialize;
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 
 use crate::failure::{Blame, Failure, list};
 use crate::names::DatabaseName;
 use crate::outside::child;
 use crate::outside::clock;
-use crate::outside::postgres::{MAINTENANCE, PgError, Server, ask_one, connect, free_connections, query_error};
+use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect};
 use crate::outside::secret::Secret;
 use crate::outside::store::Store;
 use crate::plan::{Database, Plan, Step};
 use crate::world::World;
 
 use super::lock::who_holds;
-use super::survey::{StepState, Survey, UnreadError};
+use super::needs::Needs;
+use super::readable::{self, Readable};
+use super::ready::Ready;
+use super::survey::{Sessions, StepState, Survey, UnreadError};
 
 /// Sessions that a run needs for one database at its widest: the lock, the snapshot and `pg_dump`, or a step and its copy.
 const SESSIONS_EACH: usize = 3;
@@ -59,13 +62,24 @@ struct NotReady {
     help: String,
 }
 
-/// Refuses to begin where something is missing.
+/// Refuses to begin where something is missing. What is asked goes over the sessions of the survey, and those are handed on
+/// to the steps where nothing comes between that takes long, or that wants a database for itself: no snapshot, no program.
 ///
 /// # Errors
 /// Everything that is missing, each with its remedy.
-pub async fn preflight(world: &World, plan: &Plan, survey: &Survey) -> Result<(), Failure> {
+pub async fn preflight(
+    world: &World,
+    plan: &Plan,
+    survey: &Survey,
+    mut sessions: Sessions,
+    snapshots: bool,
+) -> Result<BTreeMap<DatabaseName, Ready>, Failure> {
     let busy = survey.databases_at_risk(plan);
-    let looked = join_all(busy.iter().map(|database| database_findings(world, database, survey))).await;
+    let looks = busy.iter().map(|database| {
+        let server = survey.found(&database.name).map(|it| &it.server).filter(|_| snapshots);
+        database_findings(world, database, server, sessions.take(&database.name))
+    });
+    let (looked, ready): (Vec<_>, Vec<_>) = join_all(looks).await.into_iter().unzip();
     let mut findings: Vec<Finding> = looked.into_iter().flatten().collect();
     findings.extend(different_databases(survey));
     findings.extend(program_findings(
@@ -75,7 +89,10 @@ pub async fn preflight(world: &World, plan: &Plan, survey: &Survey) -> Result<()
     let bad: Vec<&Finding> =
         findings.iter().filter(|it| it.outcome == Verdict::Failed && it.name != "extension installed").collect();
     if bad.is_empty() {
-        return Ok(());
+        let hand_on = !snapshots && !survey.runs_programs(plan);
+        let names = busy.iter().map(|it| it.name.clone());
+        let ready = ready.into_iter().flatten().map(|it| if hand_on { it } else { it.without_session() });
+        return Ok(names.zip(ready).collect());
     }
     let place = |it: &Finding| it.database.as_ref().map_or_else(String::new, |name| format!("{name}: "));
     let failed = bad.iter().map(|it| format!("{}{}", place(it), it.detail)).collect();
@@ -84,24 +101,44 @@ pub async fn preflight(world: &World, plan: &Plan, survey: &Survey) -> Result<()
 }
 
 /// Everything, for `migrate doctor`.
-pub async fn examine(world: &World, plan: &Plan, survey: &Survey, store: Result<&Store, String>) -> Vec<Finding> {
+pub async fn examine(
+    world: &World,
+    plan: &Plan,
+    survey: &Survey,
+    mut sessions: Sessions,
+    store: Result<&Store, String>,
+) -> Vec<Finding> {
     let mut findings = vec![store_finding(store).await];
-    let looked = join_all(plan.databases.values().map(|database| async move {
-        match survey.databases.get(&database.name) {
-            Some(Err(error)) => vec![unreachable(database, error)],
-            _ => {
-                let mut found = database_findings(world, database, survey).await;
-                found.push(lock_finding(database).await);
-                found
+    let looks = plan.databases.values().map(|database| {
+        let session = sessions.take(&database.name);
+        async move {
+            match survey.databases.get(&database.name) {
+                Some(Err(error)) => vec![unreachable(database, error)],
+                found => {
+                    let server = found.and_then(|it| it.as_ref().ok()).map(|it| &it.server);
+                    let (mut found, _) = database_findings(world, database, server, session).await;
+                    found.push(lock_finding(database).await);
+                    found
+                }
             }
         }
-    }))
-    .await;
+    });
+    let looked = join_all(looks).await;
     findings.extend(looked.into_iter().flatten());
     findings.extend(different_databases(survey));
     findings.extend(program_findings(plan.steps.iter()));
     findings.extend(unread_findings(plan, survey));
+    findings.extend(encryption_finding(world, plan));
     findings
+}
+
+/// Whether encrypted snapshots could be read back here.
+fn encryption_finding(world: &World, plan: &Plan) -> Option<Finding> {
+    match readable::look(world, plan) {
+        Ok(Readable::Plain) => None,
+        Ok(Readable::Decrypted(fine) | Readable::Elsewhere(fine)) => Some(finding("encryption", None, None, fine)),
+        Err(error) => Some(explained("encryption", &error)),
+    }
 }
 
 /// Steps of which it cannot be said what is pending.
@@ -196,25 +233,36 @@ fn different_databases(survey: &Survey) -> Vec<Finding> {
     vec![finding("different databases", None, fault, "every name of the plan is a database of its own")]
 }
 
-/// The programs are looked at while the database is.
-async fn database_findings(world: &World, database: &Database, survey: &Survey) -> Vec<Finding> {
+/// The programs that a server needs are looked at while the database is.
+async fn database_findings(
+    world: &World,
+    database: &Database,
+    server: Option<&Server>,
+    session: Option<PgConnection>,
+) -> (Vec<Finding>, Option<Ready>) {
     let programs = async {
-        match survey.found(&database.name) {
-            Some(found) => Some(tools(world, database, &found.server).await),
+        match server {
+            Some(server) => Some(tools(world, database, server).await),
             None => None,
         }
     };
     let asked = async {
-        let mut session = connect(&database.url, "migrate doctor").await?;
-        let mut found = privileges(&mut session, database).await?;
-        found.extend(extensions(&mut session, database).await?);
-        found.push(connections(&mut session, database).await?);
-        Ok::<_, PgError>(found)
+        let mut session = match session {
+            Some(session) => session,
+            None => connect(&database.url, "migrate doctor").await?,
+        };
+        let needs = Needs::of(&mut session, database).await?;
+        Ok::<_, PgError>((needs, session))
     };
     let (programs, asked) = futures::join!(programs, asked);
     match asked {
-        Ok(asked) => programs.into_iter().chain([not_maintenance(database)]).chain(asked).collect(),
-        Err(error) => vec![unreachable(database, &error)],
+        Ok((needs, session)) => {
+            let asked = [privileges(&needs, database), extensions(&needs, database)].concat();
+            let rest = asked.into_iter().chain([connections(needs.free, database)]);
+            let findings = programs.into_iter().chain([not_maintenance(database)]).chain(rest).collect();
+            (findings, Some(Ready::new(needs.roles, needs.pid, session)))
+        }
+        Err(error) => (vec![unreachable(database, &error)], None),
     }
 }
 
@@ -237,31 +285,14 @@ async fn tools(world: &World, database: &Database, server: &Server) -> Finding {
     finding("client programs", Some(database), fault, fine.unwrap_or_default())
 }
 
-/// What a restore into a side database and a swap need. Without them there is no way back, and so no way forward. What an
-/// extension or another object brings along is made again with it: the constructors of a range type, for one, belong to
-/// the bootstrap superuser on every server.
-async fn privileges(session: &mut PgConnection, database: &Database) -> Result<Vec<Finding>, PgError> {
-    let row = ask_one(
-        session,
-        "select current_user::text, r.rolsuper or r.rolcreatedb, r.rolsuper or pg_has_role(r.oid, d.datdba, 'member'), \
-         pg_get_userbyid(d.datdba)::text, array(select distinct pg_get_userbyid(o.owner)::text from (select relowner, \
-         oid, 'pg_class'::regclass, relnamespace from pg_class union all select proowner, oid, 'pg_proc'::regclass, \
-         pronamespace from pg_proc union all select nspowner, oid, 'pg_namespace'::regclass, oid from pg_namespace where \
-         nspname <> 'public') o (owner, oid, class, schema) join pg_namespace n on n.oid = o.schema where n.nspname !~ \
-         '^pg_' and n.nspname <> 'information_schema' and not r.rolsuper and not pg_has_role(r.oid, o.owner, 'member') and \
-         not exists (select from pg_depend x where x.classid = o.class and x.objid = o.oid and x.deptype in ('e', 'i'))) from \
-         pg_roles r, pg_database d where r.rolname = current_user and d.datname = current_database()",
-    );
-    let row = row.await.map_err(query_error("asking for privileges"))?;
-    let get = |error| query_error("reading privileges")(error);
-    let role: String = row.try_get(0).map_err(get)?;
-    let (creates, owns): (bool, bool) = (row.try_get(1).map_err(get)?, row.try_get(2).map_err(get)?);
-    let (owner, strangers): (String, Vec<String>) = (row.try_get(3).map_err(get)?, row.try_get(4).map_err(get)?);
-    let may_create = (!creates).then(|| {
+/// What a restore into a side database and a swap need. Without them there is no way back, and so no way forward.
+fn privileges(needs: &Needs, database: &Database) -> Vec<Finding> {
+    let Needs { role, owner, strangers, .. } = needs;
+    let may_create = (!needs.creates).then(|| {
         let help = format!("As an administrator: `ALTER ROLE \"{role}\" CREATEDB`.");
         (format!("the role {role} may not create databases, which a rollback needs"), help)
     });
-    let may_rename = (!owns).then(|| {
+    let may_rename = (!needs.owns).then(|| {
         let help = format!("As an administrator: `GRANT \"{owner}\" TO \"{role}\"`.");
         (format!("the role {role} is not a member of {owner}, which owns the database: it could not rename it"), help)
     });
@@ -269,30 +300,22 @@ async fn privileges(session: &mut PgConnection, database: &Database) -> Result<V
         let grants: Vec<String> = strangers.iter().map(|it| format!("GRANT \"{it}\" TO \"{role}\"")).collect();
         let what = format!(
             "the role {role} is not a member of {}, which own objects: it could not restore them",
-            list(&strangers)
+            list(strangers)
         );
         (what, format!("As an administrator: `{}`.", grants.join("; ")))
     });
     let it = Some(database);
-    Ok(vec![
+    vec![
         finding("creates databases", it, may_create, format!("the role {role} may create databases")),
         finding("owns the database", it, may_rename, format!("the role {role} is {owner}, or a member of it")),
         finding("owns the objects", it, may_own, format!("the role {role} could own every object of a restore")),
-    ])
+    ]
 }
 
-async fn extensions(session: &mut PgConnection, database: &Database) -> Result<Vec<Finding>, PgError> {
-    if database.extensions.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows: Vec<(String, bool)> =
-        sqlx::query_as("select name::text, installed_version is not null from pg_available_extensions")
-            .fetch_all(session)
-            .await
-            .map_err(query_error("listing available extensions"))?;
+fn extensions(needs: &Needs, database: &Database) -> Vec<Finding> {
     let mut found = Vec::new();
     for name in &database.extensions {
-        let there = rows.iter().find(|(it, _)| it == name);
+        let there = needs.extensions.iter().find(|(it, _)| it == name);
         let available = there.is_none().then(|| {
             let help = "Install its package on the server, or remove it from `extensions` in the plan.";
             (format!("the server has no extension {name}"), help.into())
@@ -306,11 +329,10 @@ async fn extensions(session: &mut PgConnection, database: &Database) -> Result<V
             found.push(finding("extension installed", Some(database), fault, format!("{name} is installed")));
         }
     }
-    Ok(found)
+    found
 }
 
-async fn connections(session: &mut PgConnection, database: &Database) -> Result<Finding, PgError> {
-    let free = free_connections(session).await?;
+fn connections(free: usize, database: &Database) -> Finding {
     let fault = (free < SESSIONS_EACH).then(|| {
         let help = "End idle sessions, or raise max_connections.";
         (
@@ -318,7 +340,7 @@ async fn connections(session: &mut PgConnection, database: &Database) -> Result<
             help.into(),
         )
     });
-    Ok(finding("connections", Some(database), fault, format!("{free} free connections")))
+    finding("connections", Some(database), fault, format!("{free} free connections"))
 }
 
 async fn lock_finding(database: &Database) -> Finding {

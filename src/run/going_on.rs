@@ -11,14 +11,14 @@ use crate::kind::Migration;
 use crate::kind::cut_off;
 use crate::kind::decide::{Decision, GoOn, Meant, decide};
 use crate::kind::migration::sendable;
-use crate::names::{DatabaseName, RunId};
+use crate::names::RunId;
 use crate::outside::postgres::{PgError, query_error};
 use crate::plan::Plan;
 use crate::world::World;
 
 use super::drift::Drift;
 use super::lock::Locks;
-use super::survey::{Sessions, StepState, Survey, look_through, survey};
+use super::survey::{Sessions, StepState, Survey, look_through};
 
 /// A file that is gone on with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,28 +41,28 @@ impl std::fmt::Display for GoingOn {
     }
 }
 
-/// Surveys a target whose locks are held, over sessions that were opened meanwhile. What earlier runs left behind is over before it is looked at: a server works on
-/// after its client has died.
+/// The survey of a target whose locks are held, and its sessions, once what earlier runs left behind is over: a server works on
+/// after its client has died. Where there is such a run, it is looked at again.
 ///
 /// # Errors
 /// A database cannot be reached, or a session of such a run does not end.
-pub(super) async fn survey_locked(
+pub(super) async fn settled(
     world: &World,
     plan: &Plan,
-    only: Option<&BTreeSet<DatabaseName>>,
-    opened: Sessions,
+    (found, sessions): (Survey, Sessions),
     locks: &mut Locks,
-) -> Result<Survey, Failure> {
-    let found = look_through(world, plan, opened).await.whole(plan)?;
+) -> Result<(Survey, Sessions), Failure> {
+    let found = found.whole(plan)?;
     let runs: BTreeSet<&str> = found.steps.values().flat_map(begun_in).collect();
     let runs: Vec<RunId> = runs.into_iter().filter_map(|run| RunId::new(run).ok()).collect();
     if runs.is_empty() {
-        return Ok(found);
+        return Ok((found, sessions));
     }
     for run in &runs {
         locks.end_leftovers(run).await.or_fail()?;
     }
-    survey(world, plan, only).await.whole(plan)
+    let (found, sessions) = look_through(world, plan, sessions).await;
+    Ok((found.whole(plan)?, sessions))
 }
 
 fn begun_in(state: &StepState) -> impl Iterator<Item = &str> {

@@ -9,11 +9,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use futures::future::join_all;
 use sha2::{Digest, Sha256};
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
+use crate::failure::list;
 use crate::names::{DatabaseName, RunId};
-use crate::outside::postgres::{MAINTENANCE, PgError, ask_one, connect, made, query_error};
+use crate::outside::postgres::{MAINTENANCE, PgError, ask, ask_one, connect, made, query_error};
 use crate::outside::{clock, url::DatabaseUrl};
 use crate::plan::Database;
 use crate::world::World;
@@ -141,30 +144,23 @@ fn holder(application: &str, pid: i32, role: String) -> Holder {
 }
 
 impl Locks {
-    /// Takes the locks of all `databases`, in the order of their names, without waiting: one session for each server.
+    /// Takes the locks of all `databases`, without waiting. Each server has a session, which are opened side by side, and one
+    /// question for all of its locks. The order is the same in every run: servers by their place, databases by their names.
     ///
     /// # Errors
     /// [`LockError::Held`] by whom; then none is kept.
     pub async fn take(world: &World, run: &RunId, databases: &[&Database]) -> Result<Self, LockError> {
         let application = application_name(run, clock::now(), &world.host);
-        let mut servers: BTreeMap<(String, u16), usize> = BTreeMap::new();
-        let mut locks = Self { sessions: Vec::new() };
+        let mut servers: BTreeMap<(&str, u16), Vec<&Database>> = BTreeMap::new();
         for database in databases {
-            let failed = |source| LockError::Server { database: database.name.clone(), source };
-            let place = (database.url.host().to_owned(), database.url.port());
-            let at = match servers.get(&place) {
-                Some(at) => *at,
-                None => {
-                    let session = open(&database.url, &application).await.map_err(failed)?;
-                    locks.sessions.push((database.name.clone(), session));
-                    *servers.entry(place).or_insert(locks.sessions.len() - 1)
-                }
-            };
-            if let Some(holder) = try_lock(&mut locks.sessions[at].1, database.url.dbname()).await.map_err(failed)? {
-                let database = database.name.clone();
-                let ours = holder.run.as_ref() == Some(run);
-                return Err(if ours { LockError::Same { database } } else { LockError::Held { database, holder } });
-            }
+            servers.entry((database.url.host(), database.url.port())).or_default().push(database);
+        }
+        let opened = join_all(servers.values().map(|it| open(&it[0].url, &application))).await;
+        let mut locks = Self { sessions: Vec::new() };
+        for (wanted, session) in servers.into_values().zip(opened) {
+            let mut session = session.map_err(server(&wanted[0].name))?;
+            take_all(&mut session, run, &wanted).await?;
+            locks.sessions.push((wanted[0].name.clone(), session));
         }
         Ok(locks)
     }
@@ -177,11 +173,7 @@ impl Locks {
     /// A session is not ours to end, or stays.
     pub async fn end_leftovers(&mut self, run: &RunId) -> Result<(), LockError> {
         let name = format!("migrate {run}");
-        let mut own = Vec::new();
-        for (database, session) in &mut self.sessions {
-            let pid = sqlx::query_scalar("select pg_backend_pid()").fetch_one(session).await;
-            own.push(pid.map_err(query_error("asking for the session's process")).map_err(server(database))?);
-        }
+        let own = self.own().await?;
         for (database, session) in &mut self.sessions {
             let begun = Instant::now();
             let end = format!("select count(pg_terminate_backend(pid)) {LEFTOVERS}");
@@ -195,17 +187,25 @@ impl Locks {
         Ok(())
     }
 
+    /// The processes of the sessions that hold locks.
+    async fn own(&mut self) -> Result<Vec<i32>, LockError> {
+        let mut own = Vec::new();
+        for (database, session) in &mut self.sessions {
+            own.push(pid(session).await.map_err(server(database))?);
+        }
+        Ok(own)
+    }
+
     /// Asks every session whether it is still there.
     ///
     /// # Errors
     /// [`LockError::Lost`].
     pub async fn still_held(&mut self) -> Result<(), LockError> {
-        for (database, session) in &mut self.sessions {
-            if sqlx::raw_sql("select 1").execute(session).await.is_err() {
-                return Err(LockError::Lost { database: database.clone() });
-            }
-        }
-        Ok(())
+        let asked = self.sessions.iter_mut().map(|(database, session)| async move {
+            let answered = ask(session, "select 1").await;
+            answered.map(drop).map_err(|_| LockError::Lost { database: database.clone() })
+        });
+        join_all(asked).await.into_iter().collect()
     }
 }
 
@@ -225,28 +225,56 @@ where
     found.map_err(query_error("ending the sessions of a killed process"))
 }
 
+async fn pid(session: &mut PgConnection) -> Result<i32, PgError> {
+    let pid = ask_one(session, "select pg_backend_pid()").await.and_then(|row| row.try_get(0));
+    pid.map_err(query_error("asking for the session's process"))
+}
+
 async fn open(url: &DatabaseUrl, application: &str) -> Result<PgConnection, PgError> {
     connect(&url.with_dbname(MAINTENANCE), application).await
 }
 
-/// None, if the lock was taken; else who has it.
+/// Takes the locks of databases of one server.
 ///
 /// A server notices a moment late that a process has ended: the lock of a command that is just over is waited for, in short
 /// tries, since a session that waits for it in the server would hold a snapshot.
-async fn try_lock(session: &mut PgConnection, dbname: &str) -> Result<Option<Holder>, PgError> {
-    let begun = Instant::now();
-    loop {
-        let taken = ask_one(session, format!("select pg_try_advisory_lock({})", key(dbname))).await;
-        let taken: bool = taken.and_then(|row| row.try_get(0)).map_err(query_error(format!("locking {dbname}")))?;
-        if taken {
-            return Ok(None);
+async fn take_all(session: &mut PgConnection, run: &RunId, databases: &[&Database]) -> Result<(), LockError> {
+    let (mut taken, mut begun) = (0, Instant::now());
+    while let Some(next) = databases.get(taken) {
+        let failed = server(&next.name);
+        let more = try_lock(session, &databases[taken..]).await.map_err(&failed)?;
+        if more > 0 {
+            (taken, begun) = (taken + more, Instant::now());
+            continue;
         }
-        let found = who_holds(session, dbname).await?;
+        let found = who_holds(session, next.url.dbname()).await.map_err(failed)?;
         if begun.elapsed() > JUST_OVER {
-            return Ok(Some(found.unwrap_or_else(|| holder("", 0, "?".into()))));
+            let (database, holder) = (next.name.clone(), found.unwrap_or_else(|| holder("", 0, "?".into())));
+            // Another process may hold it for this very run, which it takes up again or takes back.
+            let ours = holder.run.as_ref() == Some(run) && pid(session).await.map_err(server(&database))? == holder.pid;
+            return Err(if ours { LockError::Same { database } } else { LockError::Held { database, holder } });
         }
         tokio::time::sleep(ROUND).await;
     }
+    Ok(())
+}
+
+/// So many of the locks were taken, from the first on: one that is not to be had ends it, so that of two runs that want the
+/// same, one gets all.
+async fn try_lock(session: &mut PgConnection, databases: &[&Database]) -> Result<usize, PgError> {
+    let keys: Vec<i64> = databases.iter().map(|it| key(it.url.dbname())).collect();
+    let taken = ask_one(session, format!("select {}", taken(&keys))).await.and_then(|row| row.try_get::<i32, _>(0));
+    let names: Vec<&str> = databases.iter().map(|it| it.url.dbname()).collect();
+    let taken = taken.map_err(query_error(format!("locking {}", list(&names))))?;
+    Ok(usize::try_from(taken).unwrap_or(0))
+}
+
+/// The number of locks taken, as SQL. A CASE asks for the next one only where it got the one before.
+fn taken(keys: &[i64]) -> String {
+    let deeper = |inner: String, (at, key): (usize, &i64)| {
+        format!("case when pg_try_advisory_lock({key}) then {inner} else {at} end")
+    };
+    keys.iter().enumerate().rev().fold(keys.len().to_string(), deeper)
 }
 
 /// Who holds the lock of a database, asked from a session in the maintenance database of its server.
@@ -254,16 +282,16 @@ async fn try_lock(session: &mut PgConnection, dbname: &str) -> Result<Option<Hol
 /// # Errors
 /// The query failed.
 pub async fn who_holds(session: &mut PgConnection, dbname: &str) -> Result<Option<Holder>, PgError> {
-    let found: Option<(String, i32, String)> = sqlx::query_as(
+    let query = format!(
         "select coalesce(a.application_name, ''), l.pid, coalesce(a.usename::text, '?') from pg_locks l left join \
          pg_stat_activity a on a.pid = l.pid where l.locktype = 'advisory' and l.granted and l.objsubid = 1 and l.database \
-         = (select oid from pg_database where datname = current_database()) and (l.classid::int8 << 32 | l.objid::int8) = $1",
-    )
-    .bind(key(dbname))
-    .fetch_optional(session)
-    .await
-    .map_err(query_error(format!("asking who holds the lock of {dbname}")))?;
-    Ok(found.map(|(application, pid, role)| holder(&application, pid, role)))
+         = (select oid from pg_database where datname = current_database()) and (l.classid::int8 << 32 | l.objid::int8) = {}",
+        key(dbname)
+    );
+    let failed = || query_error(format!("asking who holds the lock of {dbname}"));
+    let rows = ask(session, query).await.map_err(failed())?;
+    let read = |row: &PgRow| Ok(holder(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+    rows.first().map(read).transpose().map_err(failed())
 }
 
 #[cfg(test)]
@@ -279,6 +307,14 @@ mod tests {
         let read = holder(&name, 7, "release".into());
         assert_eq!((read.run, read.since), (Some(run), Some(since)));
         assert!(read.host.starts_with("hösthöst"), "{}", read.host);
+    }
+
+    #[test]
+    fn one_that_is_not_had_ends_the_question() {
+        assert_eq!(taken(&[]), "0");
+        let two =
+            "case when pg_try_advisory_lock(5) then case when pg_try_advisory_lock(-6) then 2 else 1 end else 0 end";
+        assert_eq!(taken(&[5, -6]), two);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use miette::Diagnostic;
 use sqlx::postgres::PgArguments;
 use sqlx::{PgConnection, Postgres};
 
+use crate::crash;
 use crate::failure::{Blame, Failure, OrFail};
 use crate::journal::entry::{Command, Fact, Identity, Outcome};
 use crate::journal::state::RunState;
@@ -116,7 +117,9 @@ async fn run<'q>(
     step: &Step,
     query: sqlx::query::Query<'q, Postgres, PgArguments>,
 ) -> Result<u64, MendError> {
+    crash::point("change before", "migrate.ledger");
     let done = query.execute(session).await.map_err(query_error("changing the ledger"));
+    crash::point("change after", "");
     done.map(|it| it.rows_affected()).map_err(|source| MendError::Database { database: step.database.clone(), source })
 }
 
@@ -163,6 +166,7 @@ pub async fn accept(
         target: plan.target.name.clone(),
         databases: identity.into_iter().collect(),
         no_snapshot: None,
+        work: Vec::new(),
     };
     let journal = Journal::begin(world, store, &run, first).await.or_fail()?;
     let query = sqlx::query("update migrate.ledger set checksum = $3 where step = $1 and name = $2");

@@ -8,11 +8,17 @@ pub mod doctor;
 pub mod drift;
 pub mod edges;
 pub mod going_on;
+mod keep;
 pub mod lock;
 pub mod mend;
+mod needs;
 pub mod program_step;
+pub mod readable;
+pub mod ready;
+pub mod recover;
 pub mod repair_index;
 pub mod report;
+pub mod resume;
 mod roles;
 pub mod rollback;
 pub mod saved;
@@ -52,7 +58,10 @@ pub async fn latest(store: &Store, target: &TargetName) -> Result<Option<RunStat
 #[error("run {run} is {state}")]
 #[diagnostic(
     code("run.unfinished"),
-    help("Look at it with `migrate runs show {run}`, then take its databases back with `migrate rollback {run}`.")
+    help(
+        "Finish it with `migrate resume {run}`, or take its databases back with `migrate rollback {run}`; `migrate status` says \
+         what each would do."
+    )
 )]
 pub struct Unfinished {
     /// Which.

@@ -1,6 +1,7 @@
 //! `migrate repair index`: drops the invalid indexes that a migration left, and no other.
 
 use miette::Diagnostic;
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use crate::failure::{Blame, Failure, OrFail};
@@ -11,7 +12,7 @@ use crate::kind::concurrently;
 use crate::kind::leftover;
 use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
-use crate::outside::postgres::{PgError, Server, ask_one, connect, database_oid, made, query_error};
+use crate::outside::postgres::{PgError, Server, change, connect, database_oid, only, query_error};
 use crate::outside::store::Store;
 use crate::plan::{Plan, Step};
 use crate::world::World;
@@ -102,6 +103,7 @@ pub async fn drop_left(world: &World, plan: &Plan, store: &Store, which: &Which)
         target: plan.target.name.clone(),
         databases: vec![identity],
         no_snapshot: None,
+        work: Vec::new(),
     };
     let journal = Journal::begin(world, store, &run, first).await.or_fail()?;
     let budget = concurrently::budget(&plan.limits(step));
@@ -124,7 +126,7 @@ async fn open(plan: &Plan, step: &Step) -> Result<PgConnection, RepairIndexError
 }
 
 async fn execute(session: &mut PgConnection, step: &Step, sql: String) -> Result<(), RepairIndexError> {
-    let done = sqlx::raw_sql(made(sql)).execute(session).await;
+    let done = change(session, sql).await;
     done.map(drop).map_err(query_error("dropping the invalid index")).map_err(failed(step))
 }
 
@@ -158,15 +160,20 @@ async fn look(session: &mut PgConnection, step: &Step, which: &Which) -> Result<
     if left.indexes.is_empty() { Err(nothing).or_blame(Blame::Usage) } else { Ok(left) }
 }
 
-/// Every invalid index of a database that a migration left, with that migration. In a database without invalid indexes that
-/// is one question.
+/// Asks whether a database has an invalid index at all.
+pub(super) const SOME_INVALID: &str = "select exists (select from pg_catalog.pg_index where not indisvalid)";
+
+/// Every invalid index of a database that a migration left, with that migration. `some` is what [`SOME_INVALID`] says.
 ///
 /// # Errors
 /// A query failed.
-pub async fn all_left(session: &mut PgConnection, rows: &[ledger::Applied]) -> Result<Vec<(String, String)>, PgError> {
+pub(super) async fn all_left(
+    session: &mut PgConnection,
+    some: &[PgRow],
+    rows: &[ledger::Applied],
+) -> Result<Vec<(String, String)>, PgError> {
     let failed = || query_error("looking for invalid indexes");
-    let some = ask_one(session, "select exists (select from pg_catalog.pg_index where not indisvalid)").await;
-    let some: bool = some.and_then(|row| row.try_get(0)).map_err(failed())?;
+    let some: bool = only(some).and_then(|row| row.try_get(0)).map_err(failed())?;
     if !some || rows.is_empty() {
         return Ok(Vec::new());
     }

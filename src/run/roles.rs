@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use crate::event::Event;
@@ -14,10 +15,17 @@ use super::report::RunReport;
 use super::rollback::RollbackError;
 use super::subject::{Subject, failed};
 
+/// Asks for the roles of a server, without its own; [`read`] reads the answer.
+pub(super) const QUERY: &str = "select rolname::text from pg_roles where rolname !~ '^pg_' order by 1";
+
+/// What [`QUERY`] says.
+pub(super) fn read(rows: &[PgRow]) -> Result<Vec<String>, sqlx::Error> {
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
 /// The roles of the server of `session`, without its own.
-pub(super) async fn all(session: &mut PgConnection) -> Result<Vec<String>, PgError> {
-    let rows = ask(session, "select rolname::text from pg_roles where rolname !~ '^pg_' order by 1").await;
-    let names = rows.and_then(|rows| rows.iter().map(|row| row.try_get(0)).collect());
+async fn all(session: &mut PgConnection) -> Result<Vec<String>, PgError> {
+    let names = ask(session, QUERY).await.and_then(|rows| read(&rows));
     names.map_err(query_error("listing the roles of the server"))
 }
 

@@ -372,5 +372,5 @@ fn left(state: &RunState, report: &RunReport, error: RollbackError) -> Failure {
 fn aftermath(state: &RunState, report: &RunReport) -> Aftermath {
     let back = |name: &DatabaseName| report.databases.iter().any(|it| it.name == *name && it.rolled_back);
     let changed = state.changed().map(|it| it.identity.name.clone()).filter(|name| !back(name)).collect();
-    Aftermath::changed(state, changed)
+    Aftermath::changed(state, changed, true)
 }

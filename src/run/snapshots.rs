@@ -6,14 +6,14 @@ use futures::stream::{self, StreamExt};
 
 use crate::event::{Event, Stage};
 use crate::failure::{Aftermath, Blame, Failure, OrFail};
-use crate::journal::Journal;
 use crate::journal::entry::{Command, Fact, Identity, Outcome};
+use crate::journal::{Journal, JournalError};
 use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
 use crate::outside::postgres::{PgError, Server, connect, database_oid};
 use crate::outside::store::Store;
-use crate::plan::{Compression, Database, Plan};
-use crate::snapshot::dump;
+use crate::plan::{Database, Plan};
+use crate::snapshot::dump::{self, Dumping, Taken};
 use crate::snapshot::effort::Effort;
 use crate::snapshot::elsewhere::Roles;
 use crate::snapshot::restore::Restoring;
@@ -22,7 +22,8 @@ use crate::world::World;
 
 use super::report::SnapshotReport;
 
-/// Takes the snapshots of `databases`. The first failure stops the others, each at the end of what it is writing.
+/// Takes the snapshots of `databases`; `again`, if an earlier process of the run may have begun to. The first failure stops the
+/// others, each at the end of what it is writing.
 ///
 /// # Errors
 /// The first failure.
@@ -32,14 +33,15 @@ pub async fn take_all(
     journal: &Journal,
     plan: &Plan,
     databases: &[&Database],
+    again: bool,
 ) -> Result<Vec<SnapshotReport>, SnapshotError> {
     world.tell(Event::Stage(Stage::Snapshots));
     let stop = world.interrupt.part();
     let world = &World { interrupt: stop.clone(), ..world.clone() };
-    let effort = Effort::of(&plan.run);
+    let (run, effort, settings) = (journal.run(), &Effort::of(&plan.run), &plan.store);
+    let dumping = Dumping { world, store, run, effort, settings, again };
     let (mut taken, mut failed) = (Vec::new(), None);
-    let work =
-        databases.iter().map(|database| take_one(world, store, journal, database, &effort, plan.store.compression));
+    let work = databases.iter().map(|database| take_one(&dumping, journal, database));
     let mut results = stream::iter(work).buffer_unordered(plan.run.parallel);
     while let Some(result) = results.next().await {
         match result {
@@ -57,20 +59,25 @@ pub async fn take_all(
 
 /// One snapshot, between the two journal entries that say so.
 async fn take_one(
-    world: &World,
-    store: &Store,
+    dumping: &Dumping<'_>,
     journal: &Journal,
     database: &Database,
-    effort: &Effort,
-    compression: Compression,
 ) -> Result<SnapshotReport, SnapshotError> {
-    let noted = |error| SnapshotError::Journal(Box::new(error));
     let name = database.name.clone();
-    journal.write(Fact::SnapshotStart { database: name.clone() }).await.map_err(noted)?;
-    let taken = dump::take(world, store, journal.run(), database, effort, compression).await?;
-    let report = SnapshotReport::from(&taken);
+    // A manifest is written last of all: with it, the snapshot is whole, and only the journal does not say so.
+    if dumping.again
+        && let Ok(manifest) = snapshot::manifest(dumping.store, dumping.run, &name).await
+    {
+        return written(journal, SnapshotReport::from(&Taken { manifest, seconds: 0.0 })).await;
+    }
+    journal.write(Fact::SnapshotStart { database: name }).await.map_err(noted)?;
+    let taken = dump::take(dumping, database).await?;
+    written(journal, SnapshotReport::from(&taken)).await
+}
+
+async fn written(journal: &Journal, report: SnapshotReport) -> Result<SnapshotReport, SnapshotError> {
     let fact = Fact::SnapshotTaken {
-        database: name,
+        database: report.database.clone(),
         bytes: report.bytes,
         stored_bytes: report.stored_bytes,
         sha256: report.sha256.clone(),
@@ -78,6 +85,10 @@ async fn take_one(
     };
     journal.write(fact).await.map_err(noted)?;
     Ok(report)
+}
+
+fn noted(error: JournalError) -> SnapshotError {
+    SnapshotError::Journal(Box::new(error))
 }
 
 /// Restores the snapshots of this run into scratch databases and compares them, one after the other: they are on the servers of the
@@ -125,10 +136,11 @@ pub async fn take(
         target: plan.target.name.clone(),
         databases: identities,
         no_snapshot: None,
+        work: Vec::new(),
     };
     let journal = Journal::begin(world, store, &run, first).await.or_fail()?;
     world.tell(Event::RunBegan { run: run.clone(), store: store.url().to_owned() });
-    let taken = take_all(world, store, &journal, plan, &databases).await;
+    let taken = take_all(world, store, &journal, plan, &databases, false).await;
     let (outcome, message) = match &taken {
         Ok(_) => (Outcome::Succeeded, None),
         Err(error) => (Outcome::Failed, Some(error.to_string())),

@@ -16,7 +16,8 @@ use crate::kind::copy::CopyError;
 use crate::kind::migration::{self, Direction, MigrationError, Session, Setting};
 use crate::kind::refinery_history::{self, Disagrees};
 use crate::kind::{Kind, Migration};
-use crate::names::{DatabaseName, StepName};
+use crate::names::{DatabaseName, RunId, StepName};
+use crate::outside::interrupt::Interrupt;
 use crate::outside::postgres::PgError;
 use crate::outside::store::Store;
 use crate::plan::{Plan, Step};
@@ -24,7 +25,9 @@ use crate::world::World;
 
 use super::copy_step::apply_copy;
 use super::going_on::GoingOn;
+use super::keep::Kept;
 use super::program_step::{self, ProgramFailed};
+use super::ready::Ready;
 use super::survey::{StepState, Survey};
 
 /// Why a step failed.
@@ -107,21 +110,30 @@ pub struct Context<'a> {
     pub journal: &'a Journal,
     /// Where the output of programs is kept.
     pub store: &'a Store,
-    /// Those of each server, as the run found them.
-    roles: BTreeMap<DatabaseName, Vec<String>>,
+    /// Databases that the run may change, as preflight left them.
+    ready: Mutex<BTreeMap<DatabaseName, Ready>>,
+    /// Which files may be applied.
+    kept: Kept,
     has_ledger: Mutex<BTreeSet<DatabaseName>>,
     ended: Mutex<Ended>,
 }
 
 impl<'a> Context<'a> {
-    /// For a run over what `survey` found.
+    /// For a run over what `survey` found, and preflight made ready.
     #[must_use]
-    pub fn new(world: &'a World, plan: &'a Plan, store: &'a Store, journal: &'a Journal, survey: &Survey) -> Self {
+    pub(super) fn new(
+        world: &'a World,
+        plan: &'a Plan,
+        store: &'a Store,
+        journal: &'a Journal,
+        survey: &Survey,
+        ready: BTreeMap<DatabaseName, Ready>,
+        kept: Kept,
+    ) -> Self {
         let has = |name: &&DatabaseName| survey.found(name).is_some_and(|it| it.has_ledger);
         let has_ledger = survey.databases.keys().filter(has).cloned().collect();
-        let roles = |name: &DatabaseName| Some((name.clone(), survey.found(name)?.roles.clone()));
-        let roles = survey.databases.keys().filter_map(roles).collect();
-        Self { world, plan, journal, store, roles, has_ledger: Mutex::new(has_ledger), ended: Mutex::default() }
+        let (ready, has_ledger) = (Mutex::new(ready), Mutex::new(has_ledger));
+        Self { world, plan, journal, store, ready, kept, has_ledger, ended: Mutex::default() }
     }
 
     /// For a run that is taken back.
@@ -131,7 +143,8 @@ impl<'a> Context<'a> {
             plan,
             journal,
             store,
-            roles: BTreeMap::new(),
+            ready: Mutex::default(),
+            kept: Kept::all(),
             has_ledger: Mutex::default(),
             ended: Mutex::default(),
         }
@@ -139,7 +152,12 @@ impl<'a> Context<'a> {
 
     /// What our sessions call themselves.
     pub(super) fn application(&self) -> String {
-        format!("migrate {}", self.journal.run())
+        application(self.journal.run())
+    }
+
+    /// Of a database that the run may change, what preflight left.
+    fn ready<T>(&self, database: &DatabaseName, of: impl FnOnce(&mut Ready) -> T) -> Option<T> {
+        self.ready.lock().expect("nobody panics while holding this").get_mut(database).map(of)
     }
 
     pub(super) fn author(&self, step: &Step) -> Author {
@@ -170,6 +188,16 @@ impl<'a> Context<'a> {
     /// A database that was changed by something else than a migration of its own.
     pub(super) fn mark_changed(&self, database: &DatabaseName) {
         self.ended().changed.insert(database.clone());
+    }
+
+    /// Whether a migration may begin, by its place in its step's list: nobody wants to stop, and its file is kept. If not,
+    /// something is left undone.
+    async fn may_begin(&self, place: usize, stop: &Interrupt) -> bool {
+        let may = !stop.requested() && self.kept.has(place).await;
+        if !may {
+            self.cut_short();
+        }
+        may
     }
 
     pub(super) fn has_ledger(&self, database: &DatabaseName) -> bool {
@@ -231,21 +259,16 @@ fn next(
     })
 }
 
-async fn run_one(
-    context: &Context<'_>,
-    step: &Step,
-    state: &StepState,
-    stop: &crate::outside::interrupt::Interrupt,
-) -> Result<(), StepError> {
+async fn run_one(context: &Context<'_>, step: &Step, state: &StepState, stop: &Interrupt) -> Result<(), StepError> {
     let begun = Instant::now();
     let (pending, replaced) = (names(step, state), replaced(step, state));
-    let roles = context.roles.get(&step.database).cloned().unwrap_or_default();
+    let roles = context.ready(&step.database, |it| it.roles.clone()).unwrap_or_default();
     let (name, database) = (step.name.clone(), step.database.clone());
     context.journal.write(Fact::StepStart { step: name, database, pending, replaced, roles }).await?;
     let mut mine = Vec::new();
     let result = match &step.kind {
         Kind::Sql(files) => {
-            let files: Vec<&Migration> = state.pending.iter().map(|index| &files.migrations[*index]).collect();
+            let files: Vec<_> = state.pending.iter().map(|index| (*index, &files.migrations[*index])).collect();
             apply_files(context, step, &files, &state.going_on, stop, &mut mine).await
         }
         Kind::Refinery(files) => {
@@ -253,7 +276,10 @@ async fn run_one(
         }
         Kind::Copy(copy) => apply_copy(context, step, copy, &mut mine).await,
         Kind::Alembic(_) | Kind::Python(_) | Kind::Command(_) => {
-            program_step::apply(context, step, state, stop, &mut mine).await
+            match context.may_begin(state.pending.last().copied().unwrap_or_default(), stop).await {
+                true => program_step::apply(context, step, state, stop, &mut mine).await,
+                false => Ok(()),
+            }
         }
     };
     let (step_name, database, seconds) = (step.name.clone(), step.database.clone(), begun.elapsed().as_secs_f64());
@@ -293,24 +319,35 @@ fn replaced(step: &Step, state: &StepState) -> BTreeMap<String, String> {
 /// An error, and whether the database may have been changed by what failed.
 pub(super) type Partly<T> = Result<T, (StepError, bool)>;
 
+/// What the sessions of a run call themselves.
+pub(super) fn application(run: &RunId) -> String {
+    format!("migrate {run}")
+}
+
+/// The session for a step: the one that preflight left, or a new one.
 pub(super) async fn session<'a>(step: &Step, context: &Context<'a>) -> Partly<Session<'a>> {
-    let url = &context.plan.databases[&step.database].url;
-    let opened = Session::open(url, &context.application()).await;
+    let (url, application) = (&context.plan.databases[&step.database].url, context.application());
+    if let Some(spare) = context.ready(&step.database, Ready::session).flatten()
+        && let Some(session) = spare.into_session(url, &application).await
+    {
+        return Ok(session);
+    }
+    let opened = Session::open(url, &application).await;
     opened.map_err(|source| (StepError::Database { database: step.database.clone(), source }, false))
 }
 
+/// Applies files, each with its place in its step's list.
 pub(super) async fn apply_files(
     context: &Context<'_>,
     step: &Step,
-    files: &[&Migration],
+    files: &[(usize, &Migration)],
     going_on: &BTreeMap<String, GoingOn>,
-    stop: &crate::outside::interrupt::Interrupt,
+    stop: &Interrupt,
     mine: &mut Vec<String>,
 ) -> Partly<()> {
     let mut session = session(step, context).await?;
-    for file in files {
-        if stop.requested() {
-            context.cut_short();
+    for (place, file) in files {
+        if !context.may_begin(*place, stop).await {
             break;
         }
         let around = Around { going_on: going_on.get(&file.name), ..Around::default() };
@@ -404,7 +441,7 @@ async fn apply_refinery(
     step: &Step,
     files: &[Migration],
     wanted: &[usize],
-    stop: &crate::outside::interrupt::Interrupt,
+    stop: &Interrupt,
     mine: &mut Vec<String>,
 ) -> Partly<()> {
     let database = || step.database.clone();
@@ -414,8 +451,7 @@ async fn apply_refinery(
     let history = history.map_err(|source| (StepError::Refinery { database: database(), source }, false))?;
     let wanted: BTreeSet<&usize> = wanted.iter().collect();
     for pending in history.pending.iter().filter(|it| wanted.contains(&it.index)) {
-        if stop.requested() {
-            context.cut_short();
+        if !context.may_begin(pending.index, stop).await {
             break;
         }
         let file = &files[pending.index];

@@ -96,7 +96,8 @@ impl<'a> Subject<'a> {
         names: &BTreeSet<DatabaseName>,
     ) -> Result<(), RollbackError> {
         let rest = self.state.changed().any(|it| !names.contains(&it.identity.name));
-        let outcome = if request.only.is_some() && rest { self.state.outcome } else { Some(Outcome::RolledBack) };
+        let before = self.state.going_back.as_ref().map_or(self.state.outcome, |it| it.before);
+        let outcome = if request.only.is_some() && rest { before } else { Some(Outcome::RolledBack) };
         let Some(outcome) = outcome else { return Ok(()) };
         let message = request.only.map(|only| format!("{} alone went back", list(&only.iter().collect::<Vec<_>>())));
         let message = message.or_else(|| request.message.map(str::to_owned));

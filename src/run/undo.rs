@@ -23,7 +23,7 @@ use crate::kind::Migration;
 use crate::kind::migration::{self, Direction, Session, Setting};
 use crate::names::{DatabaseName, StepName};
 use crate::outside::interrupt::Interrupted;
-use crate::outside::postgres::{connect, database_oid, made, query_error};
+use crate::outside::postgres::{change, connect, database_oid, query_error};
 use crate::outside::store::Store;
 use crate::plan::Step;
 use crate::world::World;
@@ -116,7 +116,8 @@ impl<'a> Undo<'a> {
         let ahead = self.look(request.only).await?;
         let databases = ahead.databases.iter().cloned().collect();
         let via = Some("down".to_owned());
-        journal.write(Fact::RollbackStart { databases, why: request.why.to_owned(), via }).await?;
+        let (why, only) = (request.why.to_owned(), request.only.is_some());
+        journal.write(Fact::RollbackStart { databases, why, via, only }).await?;
         self.subject.already_swapped(journal, report).await?;
         self.world.tell(Event::Stage(Stage::Undo));
         for unit in &ahead.units {
@@ -244,7 +245,7 @@ impl<'a> Undo<'a> {
         let url = &self.subject.database(name)?.url;
         let mut session = connect(url, &self.application).await.map_err(failed(name))?;
         let drop = format!("SET lock_timeout = '4s'; {DROP_IF_EMPTY}");
-        let dropped = sqlx::raw_sql(made(drop)).execute(&mut session).await;
+        let dropped = change(&mut session, drop).await;
         dropped.map_err(query_error("removing the empty ledger")).map_err(failed(name))?;
         journal.write(Fact::AllUndone { database: name.clone() }).await?;
         let line = report.database(name);

@@ -1,7 +1,9 @@
-//! An archive as it passes: compressed on its way out, decompressed on its way in, both sides of it counted and digested.
+//! An archive as it passes: compressed (and encrypted) on its way out, decompressed on its way in, each side of it counted and
+//! digested.
 //! The work is done on threads of its own; bounded channels make a slow store slow everything down, and nothing is held.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::JoinHandle;
 
+use crate::outside::encryption::{Encrypting, Identities, Recipient};
 use crate::outside::store::StoreError;
 use crate::plan::Compression;
 
@@ -45,10 +48,22 @@ pub struct Digests {
     pub bytes: u64,
     /// Of the uncompressed bytes.
     pub sha256: String,
-    /// Compressed.
+    /// As stored: compressed, and encrypted if the snapshot is.
     pub stored_bytes: u64,
-    /// Of the compressed bytes: what `sha256sum` of the object gives.
+    /// Of the bytes as stored: what `sha256sum` of the object gives.
     pub stored_sha256: String,
+    /// Of the compressed bytes, where those that are stored are encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compressed: Option<Compressed>,
+}
+
+/// What encryption took in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compressed {
+    /// Bytes.
+    pub bytes: u64,
+    /// Of them.
+    pub sha256: String,
 }
 
 /// Counts and digests.
@@ -69,9 +84,17 @@ impl Tally {
     }
 }
 
-fn digests(content: Tally, stored: Tally) -> Digests {
-    let ((bytes, sha256), (stored_bytes, stored_sha256)) = (content.hex(), stored.hex());
-    Digests { bytes, sha256, stored_bytes, stored_sha256 }
+/// The far side of the compression: what is stored, and what it was before it was encrypted.
+#[derive(Default)]
+struct Outside {
+    stored: Tally,
+    compressed: Option<Tally>,
+}
+
+fn digests(content: Tally, outside: Outside) -> Digests {
+    let ((bytes, sha256), (stored_bytes, stored_sha256)) = (content.hex(), outside.stored.hex());
+    let compressed = outside.compressed.map(Tally::hex).map(|(bytes, sha256)| Compressed { bytes, sha256 });
+    Digests { bytes, sha256, stored_bytes, stored_sha256, compressed }
 }
 
 /// Compressing at work: what goes in, what comes out, and what passed when both have ended.
@@ -93,9 +116,12 @@ pub struct Packed {
     pub tables: Result<Vec<Passed>, CustomError>,
 }
 
-/// Starts compressing an archive, with `workers` blocks at work at once.
-#[must_use]
-pub fn compress(compression: Compression, workers: usize) -> Packing {
+/// Starts compressing an archive, with `workers` blocks at work at once, and encrypts it to `recipients`, if there are any.
+///
+/// # Errors
+/// The system has no random numbers.
+pub fn compress(compression: Compression, workers: usize, recipients: &[Recipient]) -> io::Result<Packing> {
+    let encrypting = if recipients.is_empty() { None } else { Some(Encrypting::to(recipients)?) };
     let (input, plain) = mpsc::channel::<Bytes>(WAITING);
     let (packed, output) = mpsc::channel(BLOCKS_WAITING);
     // Beside those that wait here, one is waited for, and one has just begun.
@@ -103,11 +129,11 @@ pub fn compress(compression: Compression, workers: usize) -> Packing {
     let reading = tokio::task::spawn_blocking(move || cut(plain, compression, &blocks));
     let done = tokio::spawn(async move {
         // Dropping the blocks makes the reader stop, so that it is waited for in any case.
-        let stored = pass_on(at_work, packed).await;
+        let outside = pass_on(at_work, encrypting, packed).await;
         let (content, tables) = join(reading).await?;
-        Ok(Packed { digests: digests(content, stored?), tables })
+        Ok(Packed { digests: digests(content, outside?), tables })
     });
-    Packing { input, output, done }
+    Ok(Packing { input, output, done })
 }
 
 type Block = JoinHandle<io::Result<Vec<u8>>>;
@@ -158,14 +184,29 @@ fn pack(compression: Compression, block: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 /// Digests and hands on the compressed blocks, in their order.
-async fn pass_on(mut blocks: Receiver<Block>, to: Sender<Bytes>) -> io::Result<Tally> {
-    let mut stored = Tally::default();
+async fn pass_on(
+    mut blocks: Receiver<Block>,
+    mut encrypting: Option<Encrypting>,
+    to: Sender<Bytes>,
+) -> io::Result<Outside> {
+    let mut passed = Outside { compressed: encrypting.as_ref().map(|_| Tally::default()), ..Outside::default() };
     while let Some(block) = blocks.recv().await {
-        let block = join(block).await?;
-        stored.add(&block);
-        to.send(block.into()).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        let mut block = join(block).await?;
+        if let (Some(encrypting), Some(compressed)) = (&mut encrypting, &mut passed.compressed) {
+            compressed.add(&block);
+            block = encrypting.write(&block)?;
+        }
+        hand_on(block, &mut passed.stored, &to).await?;
     }
-    Ok(stored)
+    if let Some(encrypting) = encrypting {
+        hand_on(encrypting.finish()?, &mut passed.stored, &to).await?;
+    }
+    Ok(passed)
+}
+
+async fn hand_on(block: Vec<u8>, stored: &mut Tally, to: &Sender<Bytes>) -> io::Result<()> {
+    stored.add(&block);
+    to.send(block.into()).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
 }
 
 /// Decompressing at work.
@@ -187,42 +228,96 @@ pub struct Unpacked {
     pub stored_sha256: String,
 }
 
-/// Starts decompressing.
+/// Starts decompressing what is encrypted to `identities`, if there are any.
 #[must_use]
-pub fn decompress(compression: Compression) -> Unpacking {
+pub fn decompress(compression: Compression, identities: Option<Arc<Identities>>) -> Unpacking {
     let (input, packed) = mpsc::channel(PIECES_WAITING);
     let (plain, output) = mpsc::channel(WAITING);
     let done = tokio::task::spawn_blocking(move || {
         let to = Destination::Somebody(plain, Vec::new());
-        let (stored, content) = unpack(compression, packed, Content::of(to))?;
-        Ok(Unpacked { bytes: content.bytes, stored_sha256: stored.hex().1 })
+        let (outside, content) = unpack(compression, identities.as_deref(), packed, Content::of(to))?;
+        Ok(Unpacked { bytes: content.bytes, stored_sha256: outside.stored.hex().1 })
     });
     Unpacking { input, output, done }
 }
 
 /// What went in, and what came out.
-fn unpack(compression: Compression, packed: Receiver<Bytes>, content: Content) -> io::Result<(Tally, Content)> {
+fn unpack(
+    compression: Compression,
+    identities: Option<&Identities>,
+    packed: Receiver<Bytes>,
+    content: Content,
+) -> io::Result<(Outside, Content)> {
+    // Whoever passes the content on knows by the digest of what is stored that it is what was sent.
+    let compressed = matches!(content.to, Destination::Digest(_)).then(Tally::default);
+    let feed = |decoder: &mut dyn Write| match identities {
+        Some(identities) => feed_decrypted(packed, identities, compressed, decoder),
+        None => feed(packed, decoder),
+    };
     match compression {
         Compression::Gzip => {
             let mut decoder = MultiGzDecoder::new(content);
-            let stored = feed(packed, &mut decoder)?;
-            Ok((stored, decoder.finish()?.end()?))
+            let outside = feed(&mut decoder)?;
+            Ok((outside, decoder.finish()?.end()?))
         }
         Compression::Zstd => {
             let mut decoder = zstd::stream::write::Decoder::new(content)?;
-            let stored = feed(packed, &mut decoder)?;
-            Ok((stored, decoder.finish()?.end()?))
+            let outside = feed(&mut decoder)?;
+            Ok((outside, decoder.finish()?.end()?))
         }
     }
 }
 
-fn feed(mut packed: Receiver<Bytes>, decoder: &mut impl Write) -> io::Result<Tally> {
+fn feed(mut packed: Receiver<Bytes>, decoder: &mut dyn Write) -> io::Result<Outside> {
     let mut stored = Tally::default();
     while let Some(chunk) = packed.blocking_recv() {
         stored.add(&chunk);
         decoder.write_all(&chunk)?;
     }
-    Ok(stored)
+    Ok(Outside { stored, compressed: None })
+}
+
+fn feed_decrypted(
+    packed: Receiver<Bytes>,
+    identities: &Identities,
+    mut compressed: Option<Tally>,
+    decoder: &mut dyn Write,
+) -> io::Result<Outside> {
+    let mut arriving = Arriving { packed, rest: Bytes::new(), stored: Tally::default() };
+    let mut chunk = vec![0; CHUNK];
+    // It ends where `arriving` does: the last block of what is encrypted says that it is the last.
+    let mut decrypted = identities.decrypt(&mut arriving)?;
+    loop {
+        let length = decrypted.read(&mut chunk)?;
+        if length == 0 {
+            break;
+        }
+        if let Some(compressed) = &mut compressed {
+            compressed.add(&chunk[..length]);
+        }
+        decoder.write_all(&chunk[..length])?;
+    }
+    Ok(Outside { stored: arriving.stored, compressed })
+}
+
+/// What arrives from the store, as something to read from.
+struct Arriving {
+    packed: Receiver<Bytes>,
+    rest: Bytes,
+    stored: Tally,
+}
+
+impl Read for Arriving {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            let Some(chunk) = self.packed.blocking_recv() else { return Ok(0) };
+            self.stored.add(&chunk);
+            self.rest = chunk;
+        }
+        let length = to.len().min(self.rest.len());
+        to[..length].copy_from_slice(&self.rest.split_to(length));
+        Ok(length)
+    }
 }
 
 /// What comes out of a decoder: counted, and either digested or passed on.
@@ -279,7 +374,7 @@ impl Write for Content {
 pub enum Unreadable {
     /// The store failed.
     Store(StoreError),
-    /// The bytes cannot be decompressed.
+    /// The bytes cannot be decrypted or decompressed.
     Packed(io::Error),
 }
 
@@ -289,13 +384,15 @@ pub enum Unreadable {
 /// [`Unreadable`].
 pub async fn read_through(
     compression: Compression,
+    identities: Option<Arc<Identities>>,
     mut archive: impl Stream<Item = Result<Bytes, StoreError>> + Unpin,
 ) -> Result<Digests, Unreadable> {
     let (input, packed) = mpsc::channel(PIECES_WAITING);
     let done = tokio::task::spawn_blocking(move || {
-        let (stored, content) = unpack(compression, packed, Content::of(Destination::Digest(Sha256::default())))?;
+        let content = Content::of(Destination::Digest(Sha256::default()));
+        let (outside, content) = unpack(compression, identities.as_deref(), packed, content)?;
         let Destination::Digest(digest) = content.to else { unreachable!("nothing was passed on") };
-        Ok(digests(Tally { bytes: content.bytes, digest }, stored))
+        Ok(digests(Tally { bytes: content.bytes, digest }, outside))
     });
     while let Some(chunk) = archive.next().await {
         if input.send(chunk.map_err(Unreadable::Store)?).await.is_err() {
@@ -363,7 +460,7 @@ mod tests {
     const BOTH: [Compression; 2] = [Compression::Gzip, Compression::Zstd];
 
     async fn packed(compression: Compression, content: &[u8], chunk: usize) -> (Vec<u8>, Digests) {
-        let Packing { input, mut output, done } = compress(compression, 2);
+        let Packing { input, mut output, done } = compress(compression, 2, &[]).expect("nothing random");
         let chunks: Vec<Bytes> = content.chunks(chunk).map(Bytes::copy_from_slice).collect();
         let feeding = tokio::spawn(async move {
             for chunk in chunks {
@@ -380,7 +477,7 @@ mod tests {
 
     async fn read_back(compression: Compression, stored: &[u8]) -> Result<Digests, Unreadable> {
         let chunks: Vec<_> = stored.chunks(1000).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
-        read_through(compression, stream::iter(chunks)).await
+        read_through(compression, None, stream::iter(chunks)).await
     }
 
     fn run<T>(work: impl Future<Output = T>) -> T {

@@ -12,10 +12,10 @@ use sqlx::PgConnection;
 
 use crate::event::Event;
 use crate::names::{DatabaseName, RunId};
-use crate::outside::postgres::{PgError, Server, connect, free_connections, query_error};
+use crate::outside::postgres::{PgError, Server, change, connect, free_connections, query_error};
 use crate::outside::process::{Child, PgTools, ToolError};
 use crate::outside::store::{Store, Upload};
-use crate::plan::{Compression, Database};
+use crate::plan::{Database, StoreSettings};
 use crate::verify::catalog::Catalog;
 use crate::world::World;
 
@@ -41,18 +41,28 @@ pub struct Taken {
     pub seconds: f64,
 }
 
+/// Where snapshots are taken to, how, and what that may cost.
+pub struct Dumping<'a> {
+    /// The outside.
+    pub world: &'a World,
+    /// Where they go.
+    pub store: &'a Store,
+    /// The run that they belong to.
+    pub run: &'a RunId,
+    /// Jobs and memory, for all databases of the run together.
+    pub effort: &'a Effort,
+    /// How archives are compressed, and to whom they are encrypted.
+    pub settings: &'a StoreSettings,
+    /// Whether an earlier process of the run may have begun: what it left in the store stays as it is.
+    pub again: bool,
+}
+
 /// Takes the snapshot of one database.
 ///
 /// # Errors
 /// What failed. The store then holds no manifest, and so no snapshot.
-pub async fn take(
-    world: &World,
-    store: &Store,
-    run: &RunId,
-    database: &Database,
-    effort: &Effort,
-    compression: Compression,
-) -> Result<Taken, SnapshotError> {
+pub async fn take(dumping: &Dumping<'_>, database: &Database) -> Result<Taken, SnapshotError> {
+    let Dumping { world, store, run, effort, settings, again } = *dumping;
     let name = &database.name;
     let failed = SnapshotError::database(name);
     let begun = Instant::now();
@@ -73,15 +83,19 @@ pub async fn take(
     // Last: it changes settings of the transaction.
     let catalog = Catalog::within(&mut session).await.map_err(&failed)?.digested();
     let jobs = effort.jobs(free_connections(&mut session).await.map_err(&failed)?);
-    let dump = Dump { world, store, run, database, tools: &tools, exported: &exported.id, effort, compression };
+    let below = if again { free_folder(store, run, name).await? } else { String::new() };
+    let exported_as = &exported.id;
+    let dump =
+        Dump { world, store, run, database, tools: &tools, exported: exported_as, effort, settings, below: &below };
     let sent = dump.send_all(portions(&sizes), jobs).await?;
     let tables = match counted(name, &contents.tables, &sent)? {
         Some(tables) => tables,
         None => world.interrupt.or(row_counts(&mut session, &contents.tables)).await?.map_err(&failed)?,
     };
     let parts = sent.into_iter().map(|(part, _)| part).collect();
+    let encrypted_to: Vec<String> = settings.encrypt_to.iter().map(ToString::to_string).collect();
     let manifest = Manifest {
-        format: manifest::FORMAT,
+        format: manifest::format(encrypted_to.len()),
         run: run.clone(),
         database: name.clone(),
         taken_at: exported.at,
@@ -94,6 +108,7 @@ pub async fn take(
         catalog: Some(catalog),
         sequences,
         indexes,
+        encrypted_to,
         parts,
     };
     let text = serde_json::to_vec_pretty(&manifest).expect("a manifest has no map with keys that are not text");
@@ -107,6 +122,18 @@ pub async fn take(
         seconds: taken.seconds,
     });
     Ok(taken)
+}
+
+/// Where archives do not come upon those that an earlier process of the run left unfinished: nothing is overwritten.
+async fn free_folder(store: &Store, run: &RunId, database: &DatabaseName) -> Result<String, SnapshotError> {
+    let folder = folder(run, database);
+    let there = store.list(&folder).await.map_err(SnapshotError::store(database))?;
+    if there.is_empty() {
+        return Ok(String::new());
+    }
+    let taken = |number: &u32| there.iter().any(|it| it.key.starts_with(&format!("{folder}/again-{number}/")));
+    let number = (2..).find(|number| !taken(number)).unwrap_or_default();
+    Ok(format!("again-{number}/"))
 }
 
 /// The rows of every table that has to be in the archives, as they passed; none if the archives are of a format that is
@@ -139,11 +166,11 @@ struct Exported {
 }
 
 async fn export(session: &mut PgConnection) -> Result<Exported, PgError> {
-    sqlx::raw_sql(
+    change(
+        session,
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL row_security = off; SET LOCAL statement_timeout = 0; \
          SET LOCAL lock_timeout = 60000; SET LOCAL idle_in_transaction_session_timeout = 0",
     )
-    .execute(&mut *session)
     .await
     .map_err(query_error("beginning the snapshot's transaction"))?;
     let (id, at, lsn) = sqlx::query_as(
@@ -165,7 +192,9 @@ struct Dump<'a> {
     tools: &'a PgTools,
     exported: &'a str,
     effort: &'a Effort,
-    compression: Compression,
+    settings: &'a StoreSettings,
+    /// What the keys of its archives begin with.
+    below: &'a str,
 }
 
 impl Dump<'_> {
@@ -197,9 +226,10 @@ impl Dump<'_> {
 
     /// One archive: dumped, stored, read back.
     async fn send(&self, portion: Portion, so_far: &AtomicU64) -> Result<(Part, Option<Vec<Passed>>), SnapshotError> {
-        let (name, section, compression) = (&self.database.name, portion.section, self.compression);
+        let (name, section, compression) = (&self.database.name, portion.section, self.settings.compression);
         let slot = self.effort.slot_for(portion.bytes, &self.world.interrupt).await?;
-        let key = format!("{}.{}", portion.name, compression.ending());
+        let age = if self.settings.encrypt_to.is_empty() { "" } else { ".age" };
+        let key = format!("{}{}.{}{age}", self.below, portion.name, compression.ending());
         let to = format!("{}/{key}", folder(self.run, name));
         let packed = self.dump(&portion, &to, slot.part, so_far).await?;
         let part = Part { key, section, compression, digests: packed.digests };
@@ -258,7 +288,9 @@ impl Dump<'_> {
         let name = &self.database.name;
         let mut stdout = dump.stdout().expect("pg_dump was started with a pipe");
         let broke = |source| SnapshotError::Stream { database: name.clone(), program: "pg_dump", source };
-        let Packing { input, mut output, done } = archive::compress(self.compression, self.effort.workers);
+        let StoreSettings { compression, encrypt_to, .. } = self.settings;
+        let Packing { input, mut output, done } =
+            archive::compress(*compression, self.effort.workers, encrypt_to).map_err(broke)?;
         let reading = async {
             loop {
                 let chunk = read_chunk(&mut stdout).await.map_err(broke)?;

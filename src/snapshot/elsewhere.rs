@@ -3,7 +3,7 @@
 
 use sqlx::{Connection, PgConnection};
 
-use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect, database_oid, made, query_error};
+use crate::outside::postgres::{MAINTENANCE, PgError, Server, change, connect, database_oid, query_error};
 use crate::sql::quote::identifier;
 
 use super::manifest::{Manifest, Properties};
@@ -103,10 +103,7 @@ async fn create_roles(session: &mut PgConnection, manifest: &Manifest) -> Result
     for role in &missing {
         // As a member of it, a role without superuser may give things to it.
         let sql = format!("CREATE ROLE {0} NOLOGIN; GRANT {0} TO CURRENT_USER", identifier(role));
-        sqlx::raw_sql(made(sql))
-            .execute(&mut *session)
-            .await
-            .map_err(query_error(format!("creating the role {role}")))?;
+        change(session, sql).await.map_err(query_error(format!("creating the role {role}")))?;
     }
     Ok(missing)
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -14,7 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::Receiver;
 
 use crate::event::Event;
-use crate::outside::postgres::{PgError, connect, free_connections, made, query_error};
+use crate::outside::encryption::Identities;
+use crate::outside::postgres::{PgError, change, connect, free_connections, query_error};
 use crate::outside::process::{Child, PgTools, ToolError};
 use crate::outside::store::Store;
 use crate::outside::url::DatabaseUrl;
@@ -47,6 +49,8 @@ pub(super) struct Filling<'a> {
     pub(super) side: &'a DatabaseUrl,
     pub(super) roles: Roles,
     pub(super) effort: &'a Effort,
+    /// What the archives are decrypted with, if they are encrypted.
+    pub(super) identities: Option<Arc<Identities>>,
 }
 
 /// What is known of a database once it is filled.
@@ -182,7 +186,7 @@ impl Filling<'_> {
     async fn analyze(&self, (schema, name): &Name) -> Result<(), PgError> {
         let mut session = connect(self.side, &self.application()).await?;
         let sql = format!("set client_min_messages = error; analyze {}.{}", identifier(schema), identifier(name));
-        let done = sqlx::raw_sql(made(sql)).execute(&mut session).await;
+        let done = change(&mut session, sql).await;
         done.map(drop).map_err(query_error(format!("gathering the statistics of {schema}.{name}")))
     }
 
@@ -253,7 +257,7 @@ impl Filling<'_> {
         drop(begin);
         let failed = SnapshotError::database(&self.manifest.database);
         let mut session = connect(self.side, &self.application()).await.map_err(&failed)?;
-        let set = sqlx::raw_sql(SETTINGS).execute(&mut session).await.map(drop);
+        let set = change(&mut session, SETTINGS).await.map(drop);
         set.map_err(query_error("preparing a session")).map_err(&failed)?;
         Loading { reader, plain }.load(&mut session).await.map_err(|error| match error {
             LoadError::Database(error) => failed(error),
@@ -359,7 +363,7 @@ impl Filling<'_> {
     ) -> Result<T, SnapshotError> {
         let (name, run) = (&self.manifest.database, &self.manifest.run);
         let mut archive = self.store.read(&part_key(run, name, part), part.digests.stored_bytes);
-        let Unpacking { input, output, done } = archive::decompress(part.compression);
+        let Unpacking { input, output, done } = archive::decompress(part.compression, self.identities.clone());
         let of = self.manifest.stored_bytes();
         let reading = async {
             while let Some(chunk) = archive.next().await {

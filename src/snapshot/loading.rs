@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 use sqlx::PgConnection;
 use tokio::sync::mpsc::Receiver;
 
-use crate::outside::postgres::{PgError, made, query_error};
+use crate::crash;
+use crate::outside::postgres::{PgError, change, query_error};
 use crate::sql::quote::identifier;
 
 use super::custom::{CustomError, Entry, Reader, TABLE_DATA, Watches};
@@ -168,6 +169,7 @@ impl Loading {
         let what = format!("loading {schema}.{name}");
         let (mut over, mut rest) = (false, BytesMut::new());
         while !over {
+            crash::point("rows before", &copy);
             let mut into = session.copy_in_raw(&copy).await.map_err(query_error(&what))?;
             let (mut sent, mut full) = (0, false);
             while !(full || over) {
@@ -191,7 +193,9 @@ impl Loading {
                 bytes += some.len() as u64;
                 into.send(some).await.map_err(query_error(&what))?;
             }
-            rows += into.finish().await.map_err(query_error(&what))?;
+            let finished = into.finish().await;
+            crash::point("rows after", &copy);
+            rows += finished.map_err(query_error(&what))?;
         }
         if large {
             run(session, "COMMIT".into(), "ending the transaction of a table").await?;
@@ -210,7 +214,7 @@ fn between_rows(text: &[u8]) -> Option<usize> {
 async fn emptied(session: &mut PgConnection, schema: &str, name: &str) -> Result<bool, PgError> {
     let table = format!("{}.{}", identifier(schema), identifier(name));
     let begin = "beginning the transaction of a table";
-    if sqlx::raw_sql(made(format!("BEGIN; TRUNCATE TABLE ONLY {table}"))).execute(&mut *session).await.is_ok() {
+    if change(session, format!("BEGIN; TRUNCATE TABLE ONLY {table}")).await.is_ok() {
         return Ok(true);
     }
     run(session, "ROLLBACK".into(), begin).await?;
@@ -219,7 +223,7 @@ async fn emptied(session: &mut PgConnection, schema: &str, name: &str) -> Result
 }
 
 async fn run(session: &mut PgConnection, sql: String, what: &str) -> Result<(), PgError> {
-    sqlx::raw_sql(made(sql)).execute(session).await.map_err(query_error(what))?;
+    change(session, sql).await.map_err(query_error(what))?;
     Ok(())
 }
 

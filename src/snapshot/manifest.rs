@@ -16,8 +16,16 @@ use super::archive::Digests;
 use super::custom::Passed;
 use super::parts::Section;
 
-/// The version of this format. The first had one archive and no content hashes.
-pub const FORMAT: u32 = 2;
+/// The latest version of this format. The first had one archive and no content hashes.
+pub const FORMAT: u32 = 3;
+/// The version of a manifest whose archives are not encrypted: whoever knows it needs to know no more.
+const NOT_ENCRYPTED: u32 = 2;
+
+/// The version of a manifest whose archives are encrypted to so many.
+#[must_use]
+pub fn format(recipients: usize) -> u32 {
+    if recipients == 0 { NOT_ENCRYPTED } else { FORMAT }
+}
 
 /// What is in the store about one snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,6 +59,9 @@ pub struct Manifest {
     /// Its indexes, the slowest to build first.
     #[serde(default)]
     pub indexes: Vec<Index>,
+    /// To whom the archives are encrypted; nobody is: not at all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encrypted_to: Vec<String>,
     /// The archives, in the order in which they are restored; those of the data may go side by side.
     #[serde(default)]
     pub parts: Vec<Part>,

@@ -8,6 +8,7 @@ pub mod effort;
 pub mod elsewhere;
 mod fill;
 mod inventory;
+pub mod keys;
 mod loading;
 pub mod manifest;
 pub mod parts;
@@ -25,6 +26,7 @@ use crate::outside::postgres::PgError;
 use crate::outside::process::ToolError;
 use crate::outside::store::{Store, StoreError};
 
+use keys::KeysError;
 use manifest::{Manifest, Part};
 
 /// Why a snapshot was not taken, verified or restored.
@@ -176,6 +178,10 @@ pub enum SnapshotError {
         /// Which roles.
         missing: String,
     },
+    /// It is encrypted, and cannot be read here.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Keys(#[from] KeysError),
     /// A drill restored something else than was dumped.
     #[error("{database}: the snapshot of run {run}, restored in a drill, is not what was dumped: {what}")]
     #[diagnostic(

@@ -6,7 +6,7 @@ use crate::world::World;
 
 use super::archive::{self, Unreadable};
 use super::manifest::{Manifest, Part};
-use super::{SnapshotError, part_key};
+use super::{SnapshotError, keys, part_key};
 
 /// Reads one archive back and compares it, as it is stored, with what was sent.
 ///
@@ -33,21 +33,35 @@ pub async fn stored(
 /// was sent.
 ///
 /// # Errors
-/// [`SnapshotError::Damaged`], or the store failed.
+/// [`SnapshotError::Damaged`], it is encrypted to others, or the store failed.
 pub async fn whole(world: &World, store: &Store, manifest: &Manifest) -> Result<(), SnapshotError> {
+    let identities = keys::of(world, manifest)?;
     for part in &manifest.parts {
         let (name, expected) = (&manifest.database, &part.digests);
         let key = part_key(&manifest.run, name, part);
         size(store, name, &key, expected.stored_bytes).await?;
-        let reading = archive::read_through(part.compression, store.read(&key, expected.stored_bytes));
+        let reading =
+            archive::read_through(part.compression, identities.clone(), store.read(&key, expected.stored_bytes));
         match world.interrupt.or(reading).await? {
             Ok(found) if found == *expected => {}
             Ok(found) => return Err(damaged(name, &key, differs(&found.stored_sha256, &expected.stored_sha256))),
             Err(Unreadable::Packed(error)) => {
-                return Err(damaged(name, &key, format!("it cannot be decompressed ({error})")));
+                let what = if identities.is_some() { "decrypted and decompressed" } else { "decompressed" };
+                return Err(damaged(name, &key, format!("it cannot be {what} ({error})")));
             }
             Err(Unreadable::Store(error)) => return Err(SnapshotError::store(name)(error)),
         }
+    }
+    Ok(())
+}
+
+/// Reads every archive of a snapshot as it is stored, and compares that: all that can be known of what is encrypted to others.
+///
+/// # Errors
+/// [`SnapshotError::Damaged`], or the store failed.
+pub async fn as_stored(world: &World, store: &Store, manifest: &Manifest) -> Result<(), SnapshotError> {
+    for part in &manifest.parts {
+        stored(world, store, &manifest.run, &manifest.database, part).await?;
     }
     Ok(())
 }

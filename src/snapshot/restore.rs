@@ -9,13 +9,12 @@ use sqlx::PgConnection;
 
 use crate::event::Event;
 use crate::names::RunId;
-use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect, database_oid, made, query_error};
+use crate::outside::postgres::{MAINTENANCE, PgError, Server, change, connect, database_oid, query_error};
 use crate::outside::store::Store;
 use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::{identifier, literal};
 use crate::world::World;
 
-use super::SnapshotError;
 use super::effort::Effort;
 use super::elsewhere::{Roles, can_hold};
 use super::fill::{Filled, Filling};
@@ -24,6 +23,7 @@ use super::loading::Loaded;
 use super::manifest::{Manifest, Properties, TableRows};
 use super::schedule::Name;
 use super::swap;
+use super::{SnapshotError, keys};
 
 /// PostgreSQL cuts longer names off without a word.
 const NAME_LIMIT: usize = 63;
@@ -81,6 +81,7 @@ pub async fn into_side(
 ) -> Result<SideDatabase, SnapshotError> {
     let Restoring { world, store, url, roles, effort } = *restoring;
     let (name, begun) = (&manifest.database, Instant::now());
+    let identities = keys::of(world, manifest)?;
     let application = format!("migrate {}", manifest.run);
     let maintenance = url.with_dbname(MAINTENANCE);
     let mut session = connect(&maintenance, &application).await.map_err(SnapshotError::database(name))?;
@@ -96,14 +97,14 @@ pub async fn into_side(
     create_like(&mut session, &manifest.properties, side).await.map_err(SnapshotError::database(name))?;
     // Whoever owns a schema must be allowed to create it. What cannot be given is noted when the database takes its place.
     for statement in swap::privileges(side, &manifest.properties) {
-        let _ = sqlx::raw_sql(made(statement)).execute(&mut session).await;
+        let _ = change(&mut session, statement).await;
     }
     let beside = url.with_dbname(side);
     if !manifest.properties.has_public {
         let mut inside = connect(&beside, &application).await.map_err(SnapshotError::database(name))?;
         run_sql(&mut inside, "drop schema public".into()).await.map_err(SnapshotError::database(name))?;
     }
-    let filling = Filling { world, store, manifest, tools: &tools, side: &beside, roles, effort };
+    let filling = Filling { world, store, manifest, tools: &tools, side: &beside, roles, effort, identities };
     let filled = world.interrupt.or(filling.fill(&mut session)).await??;
     let rows = world.interrupt.or(compare(manifest, filled, &beside, &application)).await??;
     let oid = database_oid(&mut session, side).await.map_err(SnapshotError::database(name))?;
@@ -119,7 +120,7 @@ pub async fn into_side(
 
 async fn run_sql(session: &mut PgConnection, sql: String) -> Result<(), PgError> {
     let what = sql.chars().take(60).collect::<String>();
-    sqlx::raw_sql(made(sql)).execute(session).await.map_err(query_error(what))?;
+    change(session, sql).await.map_err(query_error(what))?;
     Ok(())
 }
 

@@ -13,7 +13,9 @@ use sqlx::PgConnection;
 
 use crate::journal::entry::Swap;
 use crate::names::RunId;
-use crate::outside::postgres::{MAINTENANCE, PgError, Said, connect, database_error, database_oid, made, query_error};
+use crate::outside::postgres::{
+    MAINTENANCE, PgError, Said, change, connect, database_error, database_oid, query_error,
+};
 use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::{identifier, literal};
 
@@ -85,7 +87,7 @@ pub async fn swap(
                 if database_error(&error).is_none() && took_place(&mut usher, swaps).await? {
                     return Ok(Swapped { seconds: 0.0, notes: Vec::new() });
                 }
-                let _ = sqlx::raw_sql("ROLLBACK").execute(&mut session).await;
+                let _ = change(&mut session, "ROLLBACK").await;
                 let in_use = database_error(&error).is_some_and(|said| said.code() == IN_USE);
                 if !in_use {
                     return Err(SwapError::Refused(Said::from(&error)));
@@ -118,9 +120,7 @@ async fn exchange(
     swaps: &[Swap],
     properties: &[&Properties],
 ) -> Result<Swapped, sqlx::Error> {
-    sqlx::raw_sql("BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '30s'")
-        .execute(&mut *session)
-        .await?;
+    change(session, "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '30s'").await?;
     let mut notes = Vec::new();
     for (swap, properties) in swaps.iter().zip(properties) {
         carry_over(session, &swap.side, properties, &mut notes).await?;
@@ -132,9 +132,9 @@ async fn exchange(
             let rename =
                 |from: &str, to: &str| format!("ALTER DATABASE {} RENAME TO {}", identifier(from), identifier(to));
             if swap.replaces() {
-                sqlx::raw_sql(made(rename(&swap.dbname, &swap.kept_as))).execute(&mut *session).await?;
+                change(session, rename(&swap.dbname, &swap.kept_as)).await?;
             }
-            sqlx::raw_sql(made(rename(&swap.side, &swap.dbname))).execute(&mut *session).await?;
+            change(session, rename(&swap.side, &swap.dbname)).await?;
         }
         Ok(())
     };
@@ -148,7 +148,7 @@ async fn exchange(
     };
     let (renamed, ended) = tokio::join!(renaming, end_sessions(usher, &oids, &over));
     renamed.and(ended)?;
-    sqlx::raw_sql("COMMIT").execute(&mut *session).await?;
+    change(session, "COMMIT").await?;
     Ok(Swapped { seconds: begun.elapsed().as_secs_f64(), notes })
 }
 
@@ -202,7 +202,7 @@ pub(super) async fn carry_over(
 ) -> Result<(), sqlx::Error> {
     for statement in statements(side, like) {
         let guarded = format!("SAVEPOINT carry; {statement}; RELEASE SAVEPOINT carry");
-        if let Err(error) = sqlx::raw_sql(made(guarded)).execute(&mut *session).await {
+        if let Err(error) = change(session, guarded).await {
             let Some(said) = database_error(&error) else { return Err(error) };
             notes.push(format!(
                 "{}: not carried over, {} (SQLSTATE {}): {statement}",
@@ -210,7 +210,7 @@ pub(super) async fn carry_over(
                 said.message(),
                 said.code()
             ));
-            sqlx::raw_sql("ROLLBACK TO SAVEPOINT carry").execute(&mut *session).await?;
+            change(session, "ROLLBACK TO SAVEPOINT carry").await?;
         }
     }
     Ok(())

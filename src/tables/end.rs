@@ -6,6 +6,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::names::DatabaseName;
+use crate::outside::postgres::change;
 use crate::tables::SqlError;
 
 /// Settings under which equal values are written alike by every server. Row security is off so that a policy is an
@@ -29,7 +30,7 @@ impl End<'_> {
     /// # Errors
     /// What the server says.
     pub async fn run(&mut self, doing: &'static str, sql: impl Into<String>) -> Result<u64, SqlError> {
-        let done = sqlx::raw_sql(AssertSqlSafe(sql.into())).execute(&mut *self.conn).await;
+        let done = change(&mut *self.conn, sql).await;
         done.map(|done| done.rows_affected()).map_err(|cause| self.error(doing, cause))
     }
 

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection, Row};
 
-use crate::outside::postgres::{PgError, made, query_error};
+use crate::outside::postgres::{PgError, change, made, query_error};
 
 /// What the text of definitions depends on.
 const SETTINGS: &str = "SET LOCAL search_path = ''; SET LOCAL row_security = off; SET LOCAL statement_timeout = 0;
@@ -55,7 +55,7 @@ impl Catalog {
     /// The query failed.
     pub async fn within(session: &mut PgConnection) -> Result<Self, PgError> {
         let failed = || query_error("reading the catalog");
-        sqlx::raw_sql(SETTINGS).execute(&mut *session).await.map_err(failed())?;
+        change(session, SETTINGS).await.map_err(failed())?;
         let (superuser, version_num): (bool, i32) =
             sqlx::query_as("select current_setting('is_superuser')::bool, current_setting('server_version_num')::int4")
                 .fetch_one(&mut *session)

@@ -101,7 +101,8 @@ async fn exit_4_is_a_halt_and_rollback_leads_back() {
     assert_eq!(document["outcome"], "halted");
     let run = document["run"].as_str().expect("an id");
     ran.says("SQLSTATE 42703").ends(&format!(
-        "NOT rolled back: a. Run `migrate rollback {run}` to take them back to their state before the run."
+        "NOT rolled back: a. Run `migrate resume {run}` to finish the release once the cause is mended, or `migrate rollback \
+         {run}` to take them back to their state before the run."
     ));
     assert_eq!(world.value("a", "select count(*) from good").await, "0");
     assert_eq!(unfinished(&world), run);
@@ -246,7 +247,8 @@ async fn exit_130_in_a_migration_leaves_what_rollback_understands() {
     let run = document["run"].as_str().expect("an id");
     assert!(document["outcome"].is_string(), "{document:#}");
     ran.ends(&format!(
-        "NOT rolled back: a. Run `migrate rollback {run}` to take them back to their state before the run."
+        "NOT rolled back: a. Run `migrate resume {run}` to finish the release once the cause is mended, or `migrate rollback \
+         {run}` to take them back to their state before the run."
     ));
     assert_eq!(unfinished(&world), run);
     assert_eq!(world.value("a", "select max(name) from migrate.ledger").await, "002_m");

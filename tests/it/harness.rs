@@ -38,6 +38,15 @@ pub(crate) async fn fresh_database(name_hint: &str) -> String {
     cluster().url(OWNER, &name)
 }
 
+/// A new database with everything that is in `template`, to which nobody is connected.
+pub(crate) async fn copy_of(template: &str, name_hint: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("{name_hint}_copy{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    let mut server = connect(&cluster().url(OWNER, "postgres")).await;
+    execute(&mut server, format!("CREATE DATABASE \"{name}\" TEMPLATE \"{template}\"")).await;
+    cluster().url(OWNER, &name)
+}
+
 /// The same database as in `url`, for the superuser.
 pub(crate) fn as_superuser(url: &str) -> String {
     let owner = format!("user={OWNER}");

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::cut_off::NO_SNAPSHOT;
 use crate::world::TestWorld;
 
 /// The messages of each session that the server answers before anything goes on: simple queries, and Sync.
@@ -36,6 +37,11 @@ impl Proxy {
         Self { folder, seen }
     }
 
+    /// What each session since the last look sent, in order.
+    fn sessions(&self) -> Vec<Vec<String>> {
+        std::mem::take(&mut *self.seen.lock().expect("nobody panics here"))
+    }
+
     /// What the session that wrote to the ledger sent, in order.
     fn session_of_the_step(&self) -> Vec<String> {
         self.session_that("INSERT INTO migrate.ledger")
@@ -61,13 +67,20 @@ async fn carry(client: UnixStream, server: UnixStream, sessions: Seen) {
         seen.push(Vec::new());
         seen.len() - 1
     };
+    let seen = move |text: String| {
+        let mut sessions = sessions.lock().expect("nobody panics here");
+        // Those of a command that is over may have been taken.
+        if let Some(session) = sessions.get_mut(at) {
+            session.push(text);
+        }
+    };
     let mut from_client = from_client;
     // The first message has no type, nor has the question before it whether there is TLS.
     let mut kind = None;
     while let Some(body) = message(&mut from_client).await {
         if matches!(kind, Some(b'Q' | b'S')) {
             let text = String::from_utf8_lossy(&body[4..]).into_owned();
-            sessions.lock().expect("nobody panics here")[at].push(text);
+            seen(text);
         }
         let asks_for_tls = kind.is_none() && body[4..] == ASKS_FOR_TLS;
         let head = kind.map_or_else(Vec::new, |kind| vec![kind]);
@@ -164,4 +177,43 @@ async fn undoing_a_migration_with_its_ledger_row_is_one_round_trip() {
         let whole = [format!("drop table t{number};"), "DELETE FROM migrate.ledger".into(), "COMMIT;".into()];
         assert!(whole.iter().all(|part| trip.contains(part)), "{number}: {trip}");
     }
+}
+
+/// What is sent beside the migrations, and over how many sessions: each of these takes a round trip of a line that may be long,
+/// and opening a session takes several.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_asks_little_beside_its_migrations() {
+    const MIGRATIONS: usize = 20;
+    let (world, proxy) = world("trips_beside").await;
+    for number in 1..=MIGRATIONS {
+        world.file(&format!("migrations/a/{number:03}_t.sql"), &format!("create table t{number} (id int);\n"));
+    }
+    let _ = world.run(&NO_SNAPSHOT).expect(0);
+    let sent = proxy.sessions();
+    assert_eq!(sent.len(), 2, "one holds the lock, and one looks and then applies: {sent:#?}");
+    // Taking the lock, and asking whether it is still held; what there is, and what a run needs.
+    assert_eq!(sent.iter().flatten().count(), 2 + 2 + MIGRATIONS, "{sent:#?}");
+
+    let _ = world.run(&NO_SNAPSHOT).expect(0);
+    let sent = proxy.sessions();
+    // Taking the lock; what there is, and the rows of the ledger.
+    assert_eq!((sent.len(), sent.iter().flatten().count()), (2, 1 + 2), "{sent:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_handed_on_is_as_a_new_one() {
+    let (world, proxy) = world("trips_clean").await;
+    world.file("migrations/a/001_t.sql", "create table t (id int);\n");
+    let _ = world.run(&NO_SNAPSHOT).expect(0);
+    // The survey asks for the text of one that changed, with a prepared statement.
+    world.file("migrations/a/R__v.sql", "create or replace view v as select 1 as a;\n");
+    let _ = world.run(&NO_SNAPSHOT).expect(0);
+    world.file("migrations/a/R__v.sql", "create or replace view v as select 2 as a;\n");
+    let state = "do $$ begin if (select count(*) from pg_prepared_statements) > 0 or current_setting('application_name') \
+         !~ '^migrate [0-9]{8}-[0-9]{6}-[^ ]+$' then raise 'not clean'; end if; end $$;\n";
+    world.file("migrations/a/002_clean.sql", state);
+    let _ = proxy.sessions();
+    let _ = world.run(&NO_SNAPSHOT).expect(0);
+    assert_eq!(proxy.sessions().len(), 2);
+    assert_eq!(world.value("a", "select a from v").await, "2");
 }

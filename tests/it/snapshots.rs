@@ -4,6 +4,7 @@ mod by_hand;
 mod divided;
 mod drill;
 mod elsewhere;
+mod encrypted;
 mod faults;
 mod prune;
 

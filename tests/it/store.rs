@@ -3,6 +3,9 @@
 mod bucket;
 mod disk;
 mod dump;
+mod faults;
+mod federated;
+mod s3;
 
 use crate::world::TestWorld;
 

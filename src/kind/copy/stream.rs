@@ -1,5 +1,6 @@
 //! The rows on their way: from one server to the other, never more than a piece of them here.
 
+use crate::crash;
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
@@ -26,6 +27,7 @@ pub(super) async fn stream(
     let (source, target) = (ends.source.database, ends.target.database);
     let here = |cause| SqlError { database: source.clone(), doing: READ, cause };
     let there = |cause| SqlError { database: target.clone(), doing: STAGE, cause };
+    crash::point("rows before", staging);
     let mut sink =
         ends.target.conn.copy_in_raw(&format!("COPY {staging} ({columns}) FROM STDIN")).await.map_err(there)?;
     let pumped = match ends.source.conn.copy_out_raw(&format!("COPY ({query}) TO STDOUT")).await {
@@ -35,6 +37,7 @@ pub(super) async fn stream(
     // Finished even where the source broke off: `abort` loses its place in the protocol if the server has refused a row
     // already, and the transaction is rolled back in either case.
     let finished = sink.finish().await;
+    crash::point("rows after", staging);
     match pumped {
         Ok(()) => Ok(finished.map_err(there)?),
         Err(Broken::Source(cause)) => Err(here(cause).into()),

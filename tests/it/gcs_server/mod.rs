@@ -11,10 +11,12 @@ mod reading;
 mod reply;
 mod routes;
 mod state;
+mod tokens;
 mod uploads;
 mod wire;
 
 pub(crate) use fault::{Action, Fault};
+pub(crate) use tokens::SUBJECT;
 
 use content::{Content, Pace};
 use fault::Faults;
@@ -24,6 +26,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use tempfile::TempDir;
+use tokens::Tokens;
 use tokio::sync::oneshot;
 
 /// The bucket of a server that was not told otherwise. The hyphen is sent as `%2D`, which is worth having in tests.
@@ -42,6 +45,7 @@ pub(crate) struct Builder {
     token: String,
     upload_rate: Option<u64>,
     policy: Policy,
+    tokens: Tokens,
 }
 
 /// What the server's thread and the tests both use.
@@ -54,6 +58,7 @@ struct Shared {
     state: Mutex<State>,
     faults: Mutex<Faults>,
     log: Mutex<Vec<String>>,
+    tokens: Mutex<Tokens>,
 }
 
 impl Builder {
@@ -94,6 +99,12 @@ impl Builder {
         self
     }
 
+    /// Of the tokens that it issued itself, only the `newest` so many are accepted, as if the others had expired.
+    pub(crate) fn tokens(mut self, newest: usize) -> Self {
+        self.tokens.newest = newest;
+        self
+    }
+
     pub(crate) fn start(mut self) -> GcsServer {
         if self.buckets.is_empty() {
             self.buckets.push(BUCKET.to_owned());
@@ -110,6 +121,7 @@ impl Builder {
             state: Mutex::new(State::new(&self.buckets, self.policy)),
             faults: Mutex::default(),
             log: Mutex::default(),
+            tokens: Mutex::new(self.tokens),
         });
         let (stop, stopped) = oneshot::channel();
         let of_thread = shared.clone();
@@ -131,6 +143,7 @@ impl GcsServer {
             token: TOKEN.to_owned(),
             upload_rate: None,
             policy: Policy::default(),
+            tokens: Tokens::default(),
         }
     }
 
@@ -169,6 +182,16 @@ impl GcsServer {
     /// Returns the requests since the last call as `METHOD /path?query`, as on the wire, and forgets them.
     pub(crate) fn log(&self) -> Vec<String> {
         std::mem::take(&mut *self.shared.log())
+    }
+
+    /// The token endpoints refuse from now on, with an answer that says what they were sent.
+    pub(crate) fn refuse_tokens(&self) {
+        self.shared.tokens().refuses = true;
+    }
+
+    /// How many tokens of its own the parts of uploads came with.
+    pub(crate) fn tokens_of_parts(&self) -> usize {
+        self.shared.tokens().of_parts()
     }
 
     /// How many multipart uploads were begun and neither completed nor aborted.
@@ -223,6 +246,10 @@ impl Shared {
 
     fn faults(&self) -> MutexGuard<'_, Faults> {
         held(&self.faults)
+    }
+
+    fn tokens(&self) -> MutexGuard<'_, Tokens> {
+        held(&self.tokens)
     }
 
     fn log(&self) -> MutexGuard<'_, Vec<String>> {

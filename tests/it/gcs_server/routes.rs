@@ -7,6 +7,7 @@ use super::listing::Listing;
 use super::reading;
 use super::reply::{Answer, Refusal, Reply, escape};
 use super::state::Draft;
+use super::tokens;
 use super::uploads::Listed;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_LENGTH};
@@ -43,7 +44,14 @@ struct Target {
 }
 
 pub(super) async fn carry_out(server: &Shared, head: &Parts, body: &mut Incoming) -> Result<Reply, Failed> {
-    check_token(&head.headers, &server.token)?;
+    if head.uri.path().starts_with(tokens::PLACE) {
+        let text = match head.method.as_str() {
+            "GET" => String::new(),
+            _ => body_of(server, head, body).await?.text().map_err(|cause| Refusal::invalid(cause.to_string()))?,
+        };
+        return Ok(server.tokens().answer(head.uri.path(), &head.headers, &text)?);
+    }
+    check_token(server, head)?;
     let target = Target::parse(head)?;
     let names: Vec<&str> = target.query.keys().map(String::as_str).collect();
     let call: Call = (head.method.as_str(), &*target.key, &*names);
@@ -99,10 +107,11 @@ fn query(text: Option<&str>) -> Result<BTreeMap<String, String>, Refusal> {
     Ok(query)
 }
 
-fn check_token(headers: &HeaderMap, token: &str) -> Result<(), Refusal> {
-    let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+fn check_token(server: &Shared, head: &Parts) -> Result<(), Refusal> {
+    let given = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let of_part = head.uri.query().is_some_and(|query| query.contains("partNumber"));
     match given {
-        Some(given) if given == token => Ok(()),
+        Some(given) if given == server.token || server.tokens().accepts(given, of_part) => Ok(()),
         Some(_) => Err(Refusal::new(401, "AuthenticationRequired", "the bearer token is another")),
         None => Err(Refusal::new(401, "AuthenticationRequired", "there is no bearer token")),
     }

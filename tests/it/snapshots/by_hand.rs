@@ -5,6 +5,7 @@ use std::process::Command;
 use migrate::outside::url::DatabaseUrl;
 
 use super::divided;
+use super::encrypted::{VARIABLE, encrypt_to, key};
 use crate::world::{TestWorld, assert_same};
 
 const DOCUMENT: &str = include_str!("../../../docs/restore-by-hand.md");
@@ -16,8 +17,9 @@ fn blocks() -> Vec<&'static str> {
 }
 
 /// The document's lines as one script, with this world's store, run and server in place of the examples.
-fn script(world: &TestWorld, run: &str) -> String {
+fn script(world: &TestWorld, run: &str, identity: &str) -> String {
     let given = [
+        ("IDENTITY=", format!("IDENTITY='{identity}'")),
         ("STORE=", format!("STORE='{}'", world.store().display())),
         ("RUN=", format!("RUN={run}")),
         ("DB=", "DB=big".to_owned()),
@@ -35,8 +37,13 @@ fn script(world: &TestWorld, run: &str) -> String {
     script
 }
 
-async fn restored_by_hand(hint: &str, store: &str) {
-    let world = divided(hint, store).await;
+async fn restored_by_hand(hint: &str, store: &str, encrypted: bool) {
+    let mut world = divided(hint, store).await;
+    let ours = key(&world, "ours.txt");
+    if encrypted {
+        encrypt_to(&world, &[&ours]);
+        world.set(VARIABLE, &ours.file);
+    }
     let dbname = world.dbname("big");
     let settings = format!(
         "alter database {dbname} set work_mem = '7MB'; alter database {dbname} set search_path = public, \"Sch ema\"; comment on \
@@ -47,7 +54,7 @@ async fn restored_by_hand(hint: &str, store: &str) {
     let run = world.json(0, &["apply", "--yes"])["run"].as_str().expect("an id").to_owned();
     let url = DatabaseUrl::parse(world.url("big")).expect("a URL");
     let mut shell = Command::new("bash");
-    shell.arg("-c").arg(script(&world, &run)).env_clear().current_dir(world.path());
+    shell.arg("-c").arg(script(&world, &run, &ours.file)).env_clear().current_dir(world.path());
     shell.env("PATH", std::env::var_os("PATH").unwrap_or_default());
     // The document's reader gives psql its database by name.
     shell.envs(url.libpq_env().into_iter().filter(|(name, _)| name != "PGDATABASE"));
@@ -60,10 +67,15 @@ async fn restored_by_hand(hint: &str, store: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lines_of_the_document_restore_a_database() {
-    restored_by_hand("by_hand_gzip", "").await;
+    restored_by_hand("by_hand_gzip", "", false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn and_one_that_was_compressed_with_zstd() {
-    restored_by_hand("by_hand_zstd", "compression = \"zstd\"").await;
+    restored_by_hand("by_hand_zstd", "compression = \"zstd\"", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn and_one_that_is_encrypted() {
+    restored_by_hand("by_hand_age", "compression = \"zstd\"", true).await;
 }

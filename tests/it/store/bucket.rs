@@ -106,7 +106,8 @@ async fn a_part_that_cannot_be_uploaded() {
     let scene = Scene::new("gs_part", GcsServer::builder()).await;
     scene.server.fault(Fault::times(usize::MAX, Action::Status(403), "rag/archive.dump.gz?partNumber"));
     let ran = scene.world.run(&["apply", "--yes"]);
-    ran.expect(1).says("rag: the store could not write").says("archive.dump.gz").says("No database was changed.");
+    ran.expect(1).says("rag: the store does not let the token of GOOGLE_BEARER_TOKEN write");
+    ran.says("archive.dump.gz").says("No database was changed.");
     scene.untouched().await;
     assert!(!scene.server.objects(BUCKET).iter().any(|(key, _)| key.contains("rag/manifest")));
     scene.server.clear_faults();

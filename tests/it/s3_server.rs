@@ -1,0 +1,88 @@
+//! Amazon S3 as moto plays it: an independent server, started once for all tests, each of which has a bucket of its own. It knows
+//! conditional puts and parts of at least 5 MiB, and lists in pages of a thousand.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+
+/// It says its port, and ends with the process that holds its standard input: with the tests, however they end.
+const SCRIPT: &str = "
+import logging, sys
+from moto.server import ThreadedMotoServer
+logging.getLogger('werkzeug').setLevel(logging.ERROR)
+server = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+";
+
+struct Moto {
+    address: String,
+    /// Its standard input is what keeps the server.
+    _process: Child,
+}
+
+fn moto() -> &'static Moto {
+    static MOTO: OnceLock<Moto> = OnceLock::new();
+    MOTO.get_or_init(|| {
+        let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/test-moto/bin/python");
+        assert!(Path::new(python).exists(), "the tests need moto: run scripts/install, which makes {python}");
+        let mut command = Command::new(python);
+        command.args(["-c", SCRIPT]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut process = command.spawn().expect("an interpreter");
+        let mut port = String::new();
+        let stdout = process.stdout.take().expect("a pipe");
+        BufReader::new(stdout).read_line(&mut port).expect("moto says its port");
+        let port = port.trim();
+        assert!(!port.is_empty(), "moto did not start: look with {python} -c 'import moto.server'");
+        Moto { address: format!("127.0.0.1:{port}"), _process: process }
+    })
+}
+
+/// A bucket of its own.
+pub(crate) struct Bucket {
+    pub(crate) name: String,
+}
+
+impl Bucket {
+    pub(crate) fn new(name: &str) -> Self {
+        let mut stream = TcpStream::connect(&moto().address).expect("moto listens");
+        let request = format!("PUT /{name} HTTP/1.0\r\nhost: {}\r\ncontent-length: 0\r\n\r\n", moto().address);
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("an answer");
+        assert!(reply.lines().next().is_some_and(|line| line.contains(" 200 ")), "{reply}");
+        Self { name: name.to_owned() }
+    }
+
+    /// The environment in which `migrate` reaches it.
+    pub(crate) fn env() -> BTreeMap<String, String> {
+        let url = format!("http://{}", moto().address);
+        let pairs = [
+            ("AWS_ENDPOINT_URL", &*url),
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("AWS_REGION", "eu-central-1"),
+            ("NO_PROXY", "127.0.0.1"),
+        ];
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    }
+
+    /// A client inside the test's own process.
+    pub(crate) fn client(&self) -> AmazonS3 {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        AmazonS3Builder::new()
+            .with_endpoint(format!("http://{}", moto().address))
+            .with_allow_http(true)
+            .with_access_key_id("test")
+            .with_secret_access_key("test")
+            .with_bucket_name(&self.name)
+            .build()
+            .expect("a client")
+    }
+}

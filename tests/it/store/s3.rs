@@ -1,0 +1,142 @@
+//! `s3://`, against moto.
+
+use std::collections::BTreeMap;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use migrate::outside::store::{Removal, Store, StoreError};
+use object_store::path::Path;
+use object_store::{ObjectStore as _, ObjectStoreExt as _};
+use serde_json::Value;
+
+use crate::rollback::{apply, release};
+use crate::s3_server::Bucket;
+use crate::world::{TestWorld, assert_same};
+
+/// Rows that no compression shortens: more than two parts of an upload.
+const NOISE: &str =
+    "create table noise as select n, sha512((random() * n)::text::bytea) a, sha512(random()::text::bytea) b
+    from generate_series(1, 90000) n";
+
+fn lead(world: &mut TestWorld, bucket: &Bucket) {
+    for (name, value) in Bucket::env() {
+        world.set(&name, value);
+    }
+    world.set("MIGRATE_STORE", format!("s3://{}/deep/releases", bucket.name));
+}
+
+async fn keys(bucket: &Bucket, folder: &str) -> Vec<String> {
+    let listed = bucket.client().list(Some(&Path::from(format!("deep/releases/{folder}"))));
+    listed.map_ok(|it| it.location.to_string()).try_collect().await.expect("listed")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_verified_and_back() {
+    let bucket = Bucket::new("there-and-back");
+    let mut world = release("s3_story", &["chat", "rag"]).await;
+    world.sql("rag", NOISE).await;
+    lead(&mut world, &bucket);
+    let before = world.fingerprints().await;
+    world.run(&["doctor"]).expect(0);
+    let first = apply(&world);
+    world.file("migrations/rag/002_more.sql", "create table more (id int);\n");
+    let second = apply(&world);
+    let listed = world.json(0, &["snapshot", "list"]);
+    let sizes: Vec<u64> =
+        listed["snapshots"].as_array().expect("a list").iter().filter_map(|it| it["stored_bytes"].as_u64()).collect();
+    assert!(sizes.len() == 3 && sizes.iter().any(|size| *size > 11 << 20), "{listed:#}");
+    world.run(&["snapshot", "verify"]).expect(0);
+    for run in [&second, &first] {
+        assert_eq!(world.json(0, &["rollback", run, "--yes"])["outcome"], "rolled_back");
+    }
+    assert_same(&before, &world.fingerprints().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_changed_in_the_bucket_is_not_restored() {
+    let bucket = Bucket::new("changed");
+    let mut world = release("s3_changed", &["rag"]).await;
+    world.sql("rag", NOISE).await;
+    lead(&mut world, &bucket);
+    let run = apply(&world);
+    let after = world.fingerprints().await;
+    let key = Path::from(format!("deep/releases/runs/{run}/snapshots/rag/archive.dump.gz"));
+    let client = bucket.client();
+    let mut bytes = client.get(&key).await.expect("there").bytes().await.expect("read").to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    client.put(&key, bytes.into()).await.expect("written");
+    world.run(&["snapshot", "verify"]).expect(7).says("archive.dump.gz is damaged");
+    world.run(&["rollback", "--yes"]).expect(4).says("archive.dump.gz is damaged").says("NOT rolled back: rag");
+    assert_same(&after, &world.fingerprints().await);
+}
+
+/// Two coordinators write the entry that is next.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_entry_has_one_writer() {
+    let bucket = Bucket::new("two-writers");
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let open = || Store::open(&format!("s3://{}/deep", bucket.name), &Bucket::env()).expect("a store");
+    for at in 0..20 {
+        let key = format!("runs/r/journal/{at:06}.json");
+        let (one, other) = (open(), open());
+        let (first, second) = tokio::join!(one.put_new(&key, "one"), other.put_new(&key, "other"));
+        let kept = one.get(&key).await.expect("read").expect("there");
+        let (won, lost) = if first.is_ok() { ("one", second) } else { ("other", first) };
+        assert_eq!(kept, won);
+        assert!(matches!(&lost, Err(StoreError::Taken { key: taken }) if *taken == key), "{lost:?}");
+        // What a lost reply looks like: it is there, and it is ours.
+        one.put_new(&key, won).await.expect("the same content is success");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_a_page_is_listed_and_pruned() {
+    let bucket = Bucket::new("pages");
+    let mut world = release("s3_pages", &["rag"]).await;
+    lead(&mut world, &bucket);
+    let plan = std::fs::read_to_string(world.path().join("plans/production.toml")).expect("written");
+    let keep = plan.replace("[store]\n", "[store]\nretention = { keep_last = 1 }\n");
+    world.file("plans/production.toml", &keep);
+    let take = || world.json(0, &["snapshot", "take"])["run"].as_str().expect("a run").to_owned();
+    let (first, second) = (take(), take());
+    // What a large database leaves, and more: two pages of parts.
+    let client = bucket.client();
+    let part = |at: u32| Path::from(format!("deep/releases/runs/{first}/snapshots/rag/2-data-{at:04}.dump.gz"));
+    let put = |at| {
+        let (client, key) = (&client, part(at));
+        async move { client.put(&key, "x".into()).await }
+    };
+    let puts = futures::stream::iter(0..1_100).map(put).buffer_unordered(16);
+    puts.try_collect::<Vec<_>>().await.expect("written");
+    let pruned = world.json(0, &["snapshot", "prune", "--yes"]);
+    let runs: Vec<&Value> = pruned["pruned"].as_array().expect("a list").iter().map(|it| &it["run"]).collect();
+    assert_eq!(runs, [first.as_str()], "{pruned:#}");
+    assert_eq!(keys(&bucket, &format!("runs/{first}/snapshots")).await, Vec::<String>::new());
+    assert_eq!(keys(&bucket, &format!("runs/{second}/snapshots")).await.len(), 2);
+    world.run(&["snapshot", "verify"]).expect(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_not_there_and_half_a_key_are_named() {
+    let mut world = release("s3_none", &["rag"]).await;
+    let before = world.fingerprints().await;
+    lead(&mut world, &Bucket { name: "nowhere".into() });
+    let refused = world.run(&["apply", "--yes"]);
+    refused.expect(1).says("NoSuchBucket").says("No database was changed.");
+    world.set("AWS_SECRET_ACCESS_KEY", "");
+    let refused = world.run(&["apply", "--yes"]);
+    refused.expect(1).says("cannot be set up with the key of AWS_ACCESS_KEY_ID").says("No database was changed.");
+    assert_same(&before, &world.fingerprints().await);
+    // Gone already is gone.
+    let bucket = Bucket::new("removal");
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let store = Store::open(&format!("s3://{}", bucket.name), &Bucket::env()).expect("a store");
+    assert_eq!(store.remove("never/there").await.expect("answered"), Removal::Done);
+}
+
+/// The variables of one world do not reach another.
+#[test]
+fn the_environment_is_what_is_passed_in() {
+    let refused = Store::open("s3://bucket", &BTreeMap::from([("AWS_ACCESS_KEY_ID".to_owned(), "x".to_owned())]));
+    assert!(matches!(refused.err(), Some(StoreError::Setup { .. })));
+}
