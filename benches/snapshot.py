@@ -194,8 +194,8 @@ def pgbackrest(cluster, folder):
     if cluster.as_postgres:
         shutil.chown(repo, "postgres")
     words = [*cluster.as_postgres, program, "--stanza=bench", f"--pg1-path={cluster.data}", f"--pg1-port={cluster.port}",
-             "--pg1-user=bench", "--pg1-socket-path=127.0.0.1", f"--repo1-path={repo}", "--log-level-console=error",
-             "--log-level-file=off", f"--lock-path={repo}/lock", "--process-max=2"]
+             "--pg1-user=bench", f"--pg1-socket-path={cluster.folder}", f"--repo1-path={repo}", "--log-level-console=error",
+             "--log-level-file=off", f"--lock-path={repo}/lock"]
     made = subprocess.run([*words, "stanza-create", "--no-online"], capture_output=True, text=True, cwd="/")
     if made.returncode != 0:
         say(f"pgbackrest is left out: {made.stdout}{made.stderr}")
@@ -205,7 +205,7 @@ def pgbackrest(cluster, folder):
         return sum(size_of(os.path.join(repo, "backup", "bench", name)) for name in os.listdir(
             os.path.join(repo, "backup", "bench")) if name.endswith("F"))
     backup = [*words, "--no-archive-check", "--start-fast", "--compress-type=zst", "--compress-level=1", "--type=full",
-              "--repo1-retention-full=1", "backup"]
+              "--process-max=2", "--repo1-retention-full=1", "backup"]
     return [Tool("pgbackrest, 2 processes, zst", lambda: measure(backup, cwd="/"), clean)]
 
 

@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use chrono::TimeDelta;
+
 use crate::failure::{Blame, Exit, OrFail};
-use crate::run::saved::{Prospectus, Stretch, Unit, Work};
+use crate::outside::clock;
+use crate::outside::store::Store;
+use crate::run::saved::{Place, Prospectus, Stretch, Unit, Work};
 use crate::run::standby::Cost;
 use crate::run::survey::survey;
 
@@ -35,6 +39,7 @@ pub async fn run(context: &Context<'_>, args: &PlanArgs) -> Ended {
     if let Some(path) = &args.out {
         save(path, &prospectus).or_blame(Blame::Usage)?;
     }
+    let prospectus = measured(context, plan.store.url.as_deref(), prospectus).await;
     if context.console.json {
         context.console.print_json(&prospectus);
     } else {
@@ -46,6 +51,19 @@ pub async fn run(context: &Context<'_>, args: &PlanArgs) -> Ended {
         }
     }
     Ok(if args.detailed_exitcode && prospectus.has_work() { Exit::WorkToDo } else { Exit::Done })
+}
+
+/// With what drills have measured. A plan is shown whether or not the store can be read: one that is not there yet has no drills.
+async fn measured(context: &Context<'_>, store: Option<&str>, prospectus: Prospectus) -> Prospectus {
+    let store = store.map(|url| Store::open_existing(url, &context.world.env));
+    let Some(Ok(store)) = store else { return prospectus };
+    match prospectus.clone().with_drills(&store).await {
+        Ok(with) => with,
+        Err(error) => {
+            context.console.say(&format!("note: what drills have measured is not known: {error}\n"));
+            prospectus
+        }
+    }
 }
 
 fn save(path: &Path, prospectus: &Prospectus) -> Result<(), CannotSave> {
@@ -77,6 +95,7 @@ pub fn text(it: &Prospectus) -> String {
     if pending > 0 {
         let snapshots: Vec<&str> = it.databases.iter().filter(|it| it.snapshot).map(|it| it.name.as_str()).collect();
         text += &format!("{} pending; snapshots first of: {}\n", plural(pending, "migration"), snapshots.join(", "));
+        text.extend(it.databases.iter().filter(|it| it.snapshot).map(way_back));
     }
     text += &it.standbys.iter().map(|it| format!("Standby of {}: {}\n", it.database, cost(it))).collect::<String>();
     text + &format!("Digest {}\n", it.digest)
@@ -92,6 +111,28 @@ pub(super) fn cost(it: &Cost) -> String {
     format!(
         "{size} more on the server's disk; its sessions are ended, and it cannot be reached for about {time} ({how})"
     )
+}
+
+/// How long a database would be on its way back, as far as it was measured.
+fn way_back(it: &Place) -> String {
+    let name = &it.name;
+    match &it.drilled {
+        None => format!("  restoring {name} was not measured: no drill was made\n"),
+        Some(drill) if drill.passed() => {
+            let (took, run, ago) = (seconds(drill.seconds), &drill.run, ago(clock::now() - drill.at));
+            format!("  restoring {name} took {took} in the drill of run {run}, {ago}\n")
+        }
+        Some(drill) => format!("  the drill of {name} of run {} FAILED: {}\n", drill.run, drill.differences.join("; ")),
+    }
+}
+
+/// In the largest unit that there is one of.
+fn ago(time: TimeDelta) -> String {
+    let units = [(time.num_days(), "day"), (time.num_hours(), "hour"), (time.num_minutes(), "minute")];
+    match units.into_iter().find(|(number, _)| *number > 0) {
+        Some((number, unit)) => format!("{} ago", plural(usize::try_from(number).unwrap_or(0), unit)),
+        None => "just now".into(),
+    }
 }
 
 fn step_text(number: usize, step: &Work) -> String {

@@ -68,6 +68,7 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
         state: &state,
         way,
         only: only_these,
+        settings: &plan.run,
         why: "request",
         message: None,
         save_writes,

@@ -21,9 +21,9 @@ use super::durable;
 use crate::crash;
 use federated::NoToken;
 
-/// Bytes of the first parts of an upload: the least that stores take, because every part in flight is held in memory, for
-/// each of the databases that are dumped side by side.
-const PART: usize = 5 << 20;
+/// Bytes of the parts of a small upload: the least that stores take, because every part in flight is held in memory, for each of
+/// the archives that are made side by side.
+pub const PART: usize = 5 << 20;
 /// Parts in flight for one upload, beside the one being filled.
 const IN_FLIGHT: usize = 2;
 /// Bytes of one ranged read. Many short reads and no long one: `object_store` limits the time of a whole response.
@@ -396,16 +396,25 @@ impl Store {
         }
     }
 
-    /// Begins the upload of an object of unknown size. The object appears only with [`Upload::finish`].
+    /// Begins the upload of an object of unknown size, in parts of `part` bytes. The object appears only with [`Upload::finish`].
     ///
     /// # Errors
     /// The store refuses.
-    pub async fn upload(&self, key: &str) -> Result<Upload, StoreError> {
+    pub async fn upload(&self, key: &str, part: usize) -> Result<Upload, StoreError> {
         crash::point("upload begin before", key);
         let parts = self.inner.put_multipart(&self.path(key)).await.map_err(self.who.io("write", key))?;
         crash::point("upload begin after", key);
         let who = self.who.clone();
-        Ok(Upload { parts, who, key: key.into(), filling: Vec::new(), filled: 0, flying: JoinSet::new(), sent: 0 })
+        Ok(Upload {
+            parts,
+            who,
+            key: key.into(),
+            part,
+            filling: Vec::new(),
+            filled: 0,
+            flying: JoinSet::new(),
+            sent: 0,
+        })
     }
 }
 
@@ -485,6 +494,7 @@ pub struct Upload {
     parts: Box<dyn MultipartUpload>,
     who: Who,
     key: String,
+    part: usize,
     filling: Vec<Bytes>,
     filled: usize,
     flying: JoinSet<object_store::Result<()>>,
@@ -498,11 +508,11 @@ impl Upload {
     /// An earlier part was refused.
     pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), StoreError> {
         while !bytes.is_empty() {
-            let room = part_size(self.sent) - self.filled;
+            let room = part_size(self.part, self.sent) - self.filled;
             let piece = bytes.split_to(room.min(bytes.len()));
             self.filled += piece.len();
             self.filling.push(piece);
-            if self.filled == part_size(self.sent) {
+            if self.filled == part_size(self.part, self.sent) {
                 self.send().await?;
             }
         }
@@ -568,12 +578,12 @@ impl Upload {
     }
 }
 
-/// Parts grow, so that 10,000 of them (the store's limit) hold 2 TiB, while a small upload needs little memory: 5 MiB for the
-/// first 10 GiB, 32 MiB up to 135 GiB, then 512 MiB.
-fn part_size(sent: usize) -> usize {
+/// Parts are as large as whoever knows about how much is coming said, `first` bytes. Where it is far more, they grow, so that
+/// 10,000 of them (the store's limit) hold a terabyte at least: memory is then the smaller trouble.
+fn part_size(first: usize, sent: usize) -> usize {
     match sent {
-        0..2_000 => PART,
-        2_000..6_000 => 32 << 20,
-        _ => 512 << 20,
+        0..6_000 => first,
+        6_000..8_000 => first.max(40 << 20),
+        _ => first.max(512 << 20),
     }
 }

@@ -10,7 +10,7 @@ use super::file::PlanFile;
 use super::order::{Cycle, Node, order};
 use super::problem::{PlanError, Problem, Source};
 use super::tables::{FreezeWord, StepTable, TableTable, Work};
-use super::{Database, Target, hooks};
+use super::{Database, LEAST_MEMORY, Target, hooks};
 use crate::lint::rules::{self, RULES, Rule};
 use crate::names::{DatabaseName, TargetName};
 use crate::outside::url::DatabaseUrl;
@@ -69,7 +69,7 @@ fn targets(plan: &PlanFile) -> Result<(), PlanError> {
 fn settings(plan: &PlanFile) -> Result<(), PlanError> {
     let counts = [
         ("parallel", &plan.run.parallel, "Write 1 to work on one database at a time."),
-        ("jobs", &plan.run.jobs, "Write 1 for one dump at a time, or leave it out."),
+        ("jobs", &plan.run.jobs, "Write 1 for one dump or restore at a time, or leave it out."),
     ];
     for (word, number, help) in counts {
         if let Some(zero) = number.as_ref().filter(|it| *it.get_ref() == 0) {
@@ -78,7 +78,10 @@ fn settings(plan: &PlanFile) -> Result<(), PlanError> {
             return Err(PlanError::new(&plan.source, zero.span(), problem));
         }
     }
-    Ok(())
+    let Some(small) = plan.run.memory.as_ref().filter(|it| it.get_ref().0 < LEAST_MEMORY) else { return Ok(()) };
+    let (place, message) = ("`memory` of `[run]`".to_owned(), "it is too little for one dump or restore".to_owned());
+    let problem = Problem::Value { place, message, help: format!("Write at least `{}MiB`.", LEAST_MEMORY >> 20) };
+    Err(PlanError::new(&plan.source, small.span(), problem))
 }
 
 /// That each rule of `[lint] allow` is one, and one that can be allowed.

@@ -125,6 +125,11 @@ impl Compression {
     }
 }
 
+/// The least that `run.memory` can be, in bytes: one dump or restore at a time.
+pub const LEAST_MEMORY: u64 = 72 << 20;
+/// The default of `run.memory`.
+const MEMORY: u64 = 256 << 20;
+
 /// `[run]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSettings {
@@ -132,8 +137,10 @@ pub struct RunSettings {
     pub on_failure: OnFailure,
     /// Databases that are worked on at once.
     pub parallel: usize,
-    /// Dumps at once, of all databases together; none is what the machine's cores are good for.
+    /// Dumps or restores at once, of all databases together; none is what the machine's cores are good for.
     pub jobs: Option<usize>,
+    /// What this process may take for snapshots and restores, in bytes.
+    pub memory: u64,
     /// Whether every snapshot is drilled before anything is changed.
     pub drill: bool,
     /// How long a statement may wait for a lock.
@@ -332,6 +339,7 @@ impl PlanFile {
             on_failure: run.on_failure.unwrap_or(OnFailure::Rollback),
             parallel: count(run.parallel.as_ref()).unwrap_or(4),
             jobs: count(run.jobs.as_ref()),
+            memory: run.memory.as_ref().map_or(MEMORY, |it| it.get_ref().0),
             drill: run.drill,
             lock_timeout: run.lock_timeout.map_or(Duration::from_secs(4), |Wait(it)| it),
             lock_retries: run.lock_retries.unwrap_or(8),

@@ -60,6 +60,7 @@ pub(super) struct RunTable {
     pub(super) on_failure: Option<OnFailure>,
     pub(super) parallel: Option<Spanned<u32>>,
     pub(super) jobs: Option<Spanned<u32>>,
+    pub(super) memory: Option<Spanned<Size>>,
     #[serde(default)]
     pub(super) drill: bool,
     pub(super) lock_timeout: Option<Wait>,
@@ -323,6 +324,25 @@ pub(super) struct HookTable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Time(pub(super) Duration);
+
+/// Bytes as they are written in a plan: `"256MiB"`, `"1GiB"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Size(pub(super) u64);
+
+impl TryFrom<String> for Size {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let number = |unit: &str| text.strip_suffix(unit).filter(|it| it.bytes().all(|byte| byte.is_ascii_digit()));
+        let in_units = |(unit, bytes): (&str, u64)| number(unit)?.parse::<u64>().ok()?.checked_mul(bytes);
+        let size = [("MiB", 1 << 20), ("GiB", 1 << 30)].into_iter().find_map(in_units);
+        size.map(Self).ok_or_else(|| {
+            let help = "Write a whole number and `MiB` or `GiB`, as in `256MiB`.";
+            with_help(format_args!("`{text}` is not a size"), help)
+        })
+    }
+}
 
 /// A [`Time`] that ends: one that a statement may wait for a lock, with every other query on the table behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

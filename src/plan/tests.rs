@@ -100,6 +100,8 @@ fn the_form_of_the_file() {
     check("[run]\nparallel = \"4\"", "7: `parallel` of `[run]`: a text stands where a whole number belongs");
     check("[run]\nparallel = 0", "7: `parallel` of `[run]`: the number is zero");
     check("[run]\njobs = 0", "7: `jobs` of `[run]`: the number is zero");
+    check("[run]\nmemory = \"64MiB\"", "7: `memory` of `[run]`: it is too little for one dump or restore");
+    check("[run]\nmemory = \"256MB\"", "7: `memory` of `[run]`: `256MB` is not a size");
     check("[run]\nparallel = -2", "7: `parallel` of `[run]`: the number is out of range");
     check(
         "[run]\nparallel = 4.5",
@@ -549,6 +551,7 @@ freeze = "none"
 on_failure = "halt"
 parallel = 2
 jobs = 3
+memory = "1GiB"
 drill = true
 lock_timeout = "500ms"
 lock_retries = 3
@@ -606,6 +609,7 @@ fn the_plan_of_the_contract() {
         on_failure: OnFailure::Halt,
         parallel: 2,
         jobs: Some(3),
+        memory: 1 << 30,
         drill: true,
         lock_timeout: Duration::from_millis(500),
         lock_retries: 3,
@@ -644,6 +648,7 @@ fn everything_that_may_be_left_out_has_a_default() {
         on_failure: OnFailure::Rollback,
         parallel: 4,
         jobs: None,
+        memory: 256 << 20,
         drill: false,
         lock_timeout: Duration::from_secs(4),
         lock_retries: 8,

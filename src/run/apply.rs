@@ -306,7 +306,8 @@ impl Release<'_> {
                 let taken = snapshots::take_all(world, store, self.journal, self.plan, &databases, again).await;
                 report.snapshots = taken.map_err(snapshots::failure)?;
                 if self.plan.run.drill {
-                    let drilled = snapshots::drill_all(self.world, self.store, self.journal.run(), &databases).await;
+                    let run = self.journal.run();
+                    let drilled = snapshots::drill_all(self.world, self.store, run, self.plan, &databases).await;
                     drilled.map_err(snapshots::failure)?;
                 }
             }
@@ -389,6 +390,7 @@ impl Release<'_> {
             state: &state,
             way,
             only: None,
+            settings: &self.plan.run,
             why: "failure",
             message: Some(why),
             save_writes: false,

@@ -16,10 +16,11 @@ use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{connect, database_oid};
 use crate::outside::store::Store;
 use crate::snapshot::drill::{self, Drilled};
+use crate::snapshot::effort::Effort;
 use crate::snapshot::elsewhere::Roles;
 use crate::snapshot::manifest::{Manifest, Properties};
 use crate::snapshot::obstacles::in_the_way;
-use crate::snapshot::restore::{self, name_beside};
+use crate::snapshot::restore::{self, Restoring, name_beside};
 use crate::snapshot::swap;
 use crate::snapshot::{self, SnapshotError, prove};
 use crate::world::World;
@@ -86,7 +87,7 @@ impl<'a> Back<'a> {
         if !manifests.is_empty() {
             world.tell(Event::Stage(Stage::Restore));
         }
-        let mut ready = self.restore_all(world, journal, manifests).await?;
+        let mut ready = self.restore_all(world, journal, manifests, &Effort::of(request.settings)).await?;
         ready.extend(by(Exchange::Standby).filter_map(|it| standby(it.state)));
         if request.save_writes {
             self.save_writes(world, journal, &ready, report).await?;
@@ -189,13 +190,20 @@ impl<'a> Back<'a> {
         world: &World,
         journal: &Journal,
         manifests: Vec<Manifest>,
+        effort: &Effort,
     ) -> Result<Vec<Ready>, RollbackError> {
-        let work = manifests.into_iter().map(|manifest| self.restore(world, journal, manifest));
+        let work = manifests.into_iter().map(|manifest| self.restore(world, journal, manifest, effort));
         let restored: Vec<Result<Ready, RollbackError>> = stream::iter(work).buffered(AT_ONCE).collect().await;
         restored.into_iter().collect()
     }
 
-    async fn restore(&self, world: &World, journal: &Journal, manifest: Manifest) -> Result<Ready, RollbackError> {
+    async fn restore(
+        &self,
+        world: &World,
+        journal: &Journal,
+        manifest: Manifest,
+        effort: &Effort,
+    ) -> Result<Ready, RollbackError> {
         let (name, begun) = (manifest.database.clone(), Instant::now());
         let it = &self.subject.state.databases[&name];
         if let Restore::Ready(side) = &it.restore {
@@ -208,7 +216,8 @@ impl<'a> Back<'a> {
         let side = name_beside(&it.identity.dbname, "restore", &self.subject.state.run);
         journal.write(Fact::RestoreStart { database: name.clone(), side: side.clone() }).await?;
         let url = &self.subject.database(&name)?.url;
-        let side = restore::into_side(world, self.store, &manifest, url, &side, Roles::MustExist).await?;
+        let restoring = Restoring { world, store: self.store, url, roles: Roles::MustExist, effort };
+        let side = restore::into_side(&restoring, &manifest, &side).await?;
         let seconds = begun.elapsed().as_secs_f64();
         journal.write(Fact::Restored { database: name.clone(), side: side.name.clone(), seconds }).await?;
         let (properties, horizon) = (Some(manifest.properties), manifest.horizon);

@@ -17,7 +17,7 @@ use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{PgError, database_oid};
 use crate::outside::store::Store;
 use crate::plan::hooks::Moment;
-use crate::plan::{Database, Plan, When};
+use crate::plan::{Database, Plan, RunSettings, When};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::drill::Drilled;
 use crate::snapshot::obstacles::{InTheWay, in_the_way};
@@ -199,6 +199,8 @@ pub struct Request<'a> {
     pub way: Way<'a>,
     /// These databases alone.
     pub only: Option<&'a BTreeSet<DatabaseName>>,
+    /// What restoring may cost.
+    pub settings: &'a RunSettings,
     /// `failure` or `request`.
     pub why: &'static str,
     /// What is kept as the reason.

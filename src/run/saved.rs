@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::journal;
 use crate::kind::{Copy, Kind, Migration};
 use crate::lint::{self, Finding};
 use crate::names::{DatabaseName, StepName, TargetName};
 use crate::outside::postgres::PgError;
 use crate::outside::store::Store;
 use crate::plan::{Plan, Segment, Step, When};
+use crate::snapshot::SnapshotError;
+use crate::snapshot::drill::{self, Drilled};
 
 use super::standby::{self, Cost};
 use super::step;
@@ -43,7 +46,7 @@ pub struct Prospectus {
 }
 
 /// A database of the plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Place {
     /// Its name in the plan.
     pub name: DatabaseName,
@@ -55,6 +58,8 @@ pub struct Place {
     pub oid: u32,
     /// Whether a snapshot of it will be taken.
     pub snapshot: bool,
+    /// The latest drill: how long its restore took. None, if none is known.
+    pub drilled: Option<Drilled>,
 }
 
 /// A step of the plan.
@@ -200,6 +205,18 @@ impl Prospectus {
         self
     }
 
+    /// The same, with what the latest drill of each database that a snapshot will be taken of has measured. No digest has it.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn with_drills(mut self, store: &Store) -> Result<Self, SnapshotError> {
+        let runs = journal::runs(store).await.map_err(|error| SnapshotError::Journal(Box::new(error)))?;
+        for place in self.databases.iter_mut().filter(|it| it.snapshot) {
+            place.drilled = drill::latest_of(store, &runs, &place.name).await?;
+        }
+        Ok(self)
+    }
+
     /// Whether there is anything to apply.
     #[must_use]
     pub fn has_work(&self) -> bool {
@@ -260,6 +277,7 @@ fn places(plan: &Plan, survey: &Survey) -> Vec<Place> {
             server: found.server.system_identifier.clone(),
             oid: found.oid,
             snapshot: busy.contains(&name),
+            drilled: None,
         })
     };
     survey.databases.keys().filter_map(place).collect()

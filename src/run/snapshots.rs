@@ -13,7 +13,10 @@ use crate::outside::clock;
 use crate::outside::postgres::{PgError, Server, connect, database_oid};
 use crate::outside::store::Store;
 use crate::plan::{Database, Plan};
-use crate::snapshot::dump::{self, Effort, Taken};
+use crate::snapshot::dump::{self, Dumping, Taken};
+use crate::snapshot::effort::Effort;
+use crate::snapshot::elsewhere::Roles;
+use crate::snapshot::restore::Restoring;
 use crate::snapshot::{self, SnapshotError, drill};
 use crate::world::World;
 
@@ -35,9 +38,10 @@ pub async fn take_all(
     world.tell(Event::Stage(Stage::Snapshots));
     let stop = world.interrupt.part();
     let world = &World { interrupt: stop.clone(), ..world.clone() };
-    let effort = Effort::of(plan).after_another(again);
+    let (run, effort, settings) = (journal.run(), &Effort::of(&plan.run), &plan.store);
+    let dumping = Dumping { world, store, run, effort, settings, again };
     let (mut taken, mut failed) = (Vec::new(), None);
-    let work = databases.iter().map(|database| take_one(world, store, journal, database, &effort));
+    let work = databases.iter().map(|database| take_one(&dumping, journal, database));
     let mut results = stream::iter(work).buffer_unordered(plan.run.parallel);
     while let Some(result) = results.next().await {
         match result {
@@ -55,21 +59,19 @@ pub async fn take_all(
 
 /// One snapshot, between the two journal entries that say so.
 async fn take_one(
-    world: &World,
-    store: &Store,
+    dumping: &Dumping<'_>,
     journal: &Journal,
     database: &Database,
-    effort: &Effort,
 ) -> Result<SnapshotReport, SnapshotError> {
     let name = database.name.clone();
     // A manifest is written last of all: with it, the snapshot is whole, and only the journal does not say so.
-    if effort.again
-        && let Ok(manifest) = snapshot::manifest(store, journal.run(), &name).await
+    if dumping.again
+        && let Ok(manifest) = snapshot::manifest(dumping.store, dumping.run, &name).await
     {
         return written(journal, SnapshotReport::from(&Taken { manifest, seconds: 0.0 })).await;
     }
     journal.write(Fact::SnapshotStart { database: name }).await.map_err(noted)?;
-    let taken = dump::take(world, store, journal.run(), database, effort).await?;
+    let taken = dump::take(dumping, database).await?;
     written(journal, SnapshotReport::from(&taken)).await
 }
 
@@ -98,12 +100,15 @@ pub async fn drill_all(
     world: &World,
     store: &Store,
     run: &RunId,
+    plan: &Plan,
     databases: &[&Database],
 ) -> Result<(), SnapshotError> {
     world.tell(Event::Stage(Stage::Drill));
+    let effort = &Effort::of(&plan.run);
     for database in databases {
         let manifest = snapshot::manifest(store, run, &database.name).await?;
-        drill::drill(world, store, &manifest, &database.url).await?.verdict()?;
+        let restoring = Restoring { world, store, url: &database.url, roles: Roles::MustExist, effort };
+        drill::drill(&restoring, &manifest).await?.verdict()?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::journal;
 use crate::names::{DatabaseName, RunId};
 use crate::outside::clock;
 use crate::outside::postgres::{PgError, ask, ask_one, connect, query_error};
-use crate::outside::store::{Store, StoreError};
+use crate::outside::store::{PART, Store, StoreError};
 use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::{identifier, literal};
 
@@ -115,7 +115,7 @@ pub(super) async fn save(
         let file = format!("{:03}-{}.copy", tables.len() + 1, plain(&format!("{schema}.{name}")));
         let list: Vec<String> = both.iter().map(|it| identifier(it)).collect();
         let query = format!("COPY (SELECT {} FROM ONLY {sql} WHERE {}) TO STDOUT", list.join(", "), writes.theirs);
-        let mut upload = store.upload(&format!("{}/{file}", saved.folder)).await.map_err(stored)?;
+        let mut upload = store.upload(&format!("{}/{file}", saved.folder), PART).await.map_err(stored)?;
         let copied = copy(&mut session, &query, &mut upload).await;
         match copied {
             Ok(Ok(rows)) => saved.rows += rows,

@@ -4,6 +4,7 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use flate2::write::{GzEncoder, MultiGzDecoder};
@@ -19,7 +20,7 @@ use crate::outside::encryption::{Encrypting, Identities, Recipient};
 use crate::outside::store::StoreError;
 use crate::plan::Compression;
 
-use super::custom::{CustomError, Passed, Reader};
+use super::custom::{Counting, CustomError, Passed, Reader};
 
 /// Bytes that are passed on at once.
 pub const CHUNK: usize = 256 << 10;
@@ -32,6 +33,8 @@ const WAITING: usize = 4;
 const BLOCKS_WAITING: usize = 2;
 /// Pieces of the store that wait to be decompressed. They are large, and the store reads ahead by itself.
 const PIECES_WAITING: usize = 1;
+/// A `pg_dump` that gives nothing for so long hangs. It reads catalogs, and passes over dead rows, in less.
+const SILENCE: Duration = Duration::from_secs(900);
 /// Level 2 costs a quarter of gzip's default time, for archives about a tenth larger. Level 1 of this backend has no codes of its
 /// own for each block, and gives archives half as large again.
 const GZIP_LEVEL: flate2::Compression = flate2::Compression::new(2);
@@ -141,7 +144,7 @@ fn cut(
     compression: Compression,
     blocks: &Sender<Block>,
 ) -> io::Result<(Tally, Result<Vec<Passed>, CustomError>)> {
-    let (mut content, mut reader) = (Tally::default(), Ok(Reader::default()));
+    let (mut content, mut reader) = (Tally::default(), Ok(Reader::<Counting>::default()));
     let mut block = Vec::with_capacity(BLOCK);
     let send = |block: Vec<u8>| {
         let work = Handle::current().spawn_blocking(move || pack(compression, &block));
@@ -213,7 +216,16 @@ pub struct Unpacking {
     /// Ends when everything has come out.
     pub output: Receiver<Bytes>,
     /// What passed.
-    pub done: JoinHandle<io::Result<Digests>>,
+    pub done: JoinHandle<io::Result<Unpacked>>,
+}
+
+/// What was decompressed: enough to know that it is what was sent, since equal bytes are decompressed into equal ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unpacked {
+    /// How many bytes came out.
+    pub bytes: u64,
+    /// SHA-256 of what went in, in hex.
+    pub stored_sha256: String,
 }
 
 /// Starts decompressing what is encrypted to `identities`, if there are any.
@@ -221,35 +233,42 @@ pub struct Unpacking {
 pub fn decompress(compression: Compression, identities: Option<Arc<Identities>>) -> Unpacking {
     let (input, packed) = mpsc::channel(PIECES_WAITING);
     let (plain, output) = mpsc::channel(WAITING);
-    let done = tokio::task::spawn_blocking(move || unpack(compression, identities.as_deref(), packed, Some(plain)));
+    let done = tokio::task::spawn_blocking(move || {
+        let to = Destination::Somebody(plain, Vec::new());
+        let (outside, content) = unpack(compression, identities.as_deref(), packed, Content::of(to))?;
+        Ok(Unpacked { bytes: content.bytes, stored_sha256: outside.stored.hex().1 })
+    });
     Unpacking { input, output, done }
 }
 
+/// What went in, and what came out.
 fn unpack(
     compression: Compression,
     identities: Option<&Identities>,
     packed: Receiver<Bytes>,
-    to: Option<Sender<Bytes>>,
-) -> io::Result<Digests> {
-    let content = Content { tally: Tally::default(), to, waiting: Vec::new() };
+    content: Content,
+) -> io::Result<(Outside, Content)> {
+    // Whoever passes the content on knows by the digest of what is stored that it is what was sent.
+    let compressed = matches!(content.to, Destination::Digest(_)).then(Tally::default);
+    let feed = |decoder: &mut dyn Write| match identities {
+        Some(identities) => feed_decrypted(packed, identities, compressed, decoder),
+        None => feed(packed, decoder),
+    };
     match compression {
         Compression::Gzip => {
             let mut decoder = MultiGzDecoder::new(content);
-            let outside = feed(packed, identities, &mut decoder)?;
-            decoder.finish()?.end(outside)
+            let outside = feed(&mut decoder)?;
+            Ok((outside, decoder.finish()?.end()?))
         }
         Compression::Zstd => {
             let mut decoder = zstd::stream::write::Decoder::new(content)?;
-            let outside = feed(packed, identities, &mut decoder)?;
-            decoder.finish()?.end(outside)
+            let outside = feed(&mut decoder)?;
+            Ok((outside, decoder.finish()?.end()?))
         }
     }
 }
 
-fn feed(mut packed: Receiver<Bytes>, identities: Option<&Identities>, decoder: &mut impl Write) -> io::Result<Outside> {
-    if let Some(identities) = identities {
-        return feed_decrypted(packed, identities, decoder);
-    }
+fn feed(mut packed: Receiver<Bytes>, decoder: &mut dyn Write) -> io::Result<Outside> {
     let mut stored = Tally::default();
     while let Some(chunk) = packed.blocking_recv() {
         stored.add(&chunk);
@@ -258,9 +277,13 @@ fn feed(mut packed: Receiver<Bytes>, identities: Option<&Identities>, decoder: &
     Ok(Outside { stored, compressed: None })
 }
 
-fn feed_decrypted(packed: Receiver<Bytes>, identities: &Identities, decoder: &mut impl Write) -> io::Result<Outside> {
+fn feed_decrypted(
+    packed: Receiver<Bytes>,
+    identities: &Identities,
+    mut compressed: Option<Tally>,
+    decoder: &mut dyn Write,
+) -> io::Result<Outside> {
     let mut arriving = Arriving { packed, rest: Bytes::new(), stored: Tally::default() };
-    let mut compressed = Tally::default();
     let mut chunk = vec![0; CHUNK];
     // It ends where `arriving` does: the last block of what is encrypted says that it is the last.
     let mut decrypted = identities.decrypt(&mut arriving)?;
@@ -269,10 +292,12 @@ fn feed_decrypted(packed: Receiver<Bytes>, identities: &Identities, decoder: &mu
         if length == 0 {
             break;
         }
-        compressed.add(&chunk[..length]);
+        if let Some(compressed) = &mut compressed {
+            compressed.add(&chunk[..length]);
+        }
         decoder.write_all(&chunk[..length])?;
     }
-    Ok(Outside { stored: arriving.stored, compressed: Some(compressed) })
+    Ok(Outside { stored: arriving.stored, compressed })
 }
 
 /// What arrives from the store, as something to read from.
@@ -295,40 +320,52 @@ impl Read for Arriving {
     }
 }
 
-/// What comes out of a decoder: counted, digested, and passed on to somebody or to nobody.
+/// What comes out of a decoder: counted, and either digested or passed on.
 struct Content {
-    tally: Tally,
-    to: Option<Sender<Bytes>>,
-    waiting: Vec<u8>,
+    bytes: u64,
+    to: Destination,
+}
+
+enum Destination {
+    Digest(Sha256),
+    /// With what does not fill a chunk yet.
+    Somebody(Sender<Bytes>, Vec<u8>),
 }
 
 impl Content {
-    fn pass_on(&mut self) -> io::Result<()> {
-        let Some(to) = self.to.as_ref().filter(|_| !self.waiting.is_empty()) else { return Ok(()) };
-        let full = std::mem::replace(&mut self.waiting, Vec::with_capacity(CHUNK));
-        to.blocking_send(full.into()).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+    fn of(to: Destination) -> Self {
+        Self { bytes: 0, to }
     }
 
-    fn end(mut self, outside: Outside) -> io::Result<Digests> {
-        self.pass_on()?;
-        Ok(digests(self.tally, outside))
+    fn end(mut self) -> io::Result<Self> {
+        self.flush()?;
+        Ok(self)
     }
 }
 
 impl Write for Content {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.tally.add(bytes);
-        if self.to.is_some() {
-            self.waiting.extend_from_slice(bytes);
-            if self.waiting.len() >= CHUNK {
-                self.pass_on()?;
+        self.bytes += bytes.len() as u64;
+        match &mut self.to {
+            Destination::Digest(digest) => digest.update(bytes),
+            Destination::Somebody(_, waiting) => {
+                waiting.extend_from_slice(bytes);
+                if waiting.len() >= CHUNK {
+                    self.flush()?;
+                }
             }
         }
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.pass_on()
+        match &mut self.to {
+            Destination::Somebody(to, waiting) if !waiting.is_empty() => {
+                let full = std::mem::replace(waiting, Vec::with_capacity(CHUNK));
+                to.blocking_send(full.into()).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -351,7 +388,12 @@ pub async fn read_through(
     mut archive: impl Stream<Item = Result<Bytes, StoreError>> + Unpin,
 ) -> Result<Digests, Unreadable> {
     let (input, packed) = mpsc::channel(PIECES_WAITING);
-    let done = tokio::task::spawn_blocking(move || unpack(compression, identities.as_deref(), packed, None));
+    let done = tokio::task::spawn_blocking(move || {
+        let content = Content::of(Destination::Digest(Sha256::default()));
+        let (outside, content) = unpack(compression, identities.as_deref(), packed, content)?;
+        let Destination::Digest(digest) = content.to else { unreachable!("nothing was passed on") };
+        Ok(digests(Tally { bytes: content.bytes, digest }, outside))
+    });
     while let Some(chunk) = archive.next().await {
         if input.send(chunk.map_err(Unreadable::Store)?).await.is_err() {
             break;
@@ -375,11 +417,19 @@ pub async fn digest_stored(
     Ok(stored.hex())
 }
 
-/// Reads on, until a chunk is full or nothing more comes.
+/// Reads on, until a chunk is full or nothing more comes. A program that gives nothing for [`SILENCE`] has failed.
 pub(super) async fn read_chunk(from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Bytes> {
+    read_within(SILENCE, from).await
+}
+
+async fn read_within(silence: Duration, from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Bytes> {
     let mut chunk = BytesMut::with_capacity(CHUNK);
     while chunk.len() < CHUNK {
-        if from.read_buf(&mut chunk).await? == 0 {
+        let read = tokio::time::timeout(silence, from.read_buf(&mut chunk)).await;
+        let read = read.map_err(|_| {
+            io::Error::new(io::ErrorKind::TimedOut, format!("no byte came for {} s", silence.as_secs()))
+        })?;
+        if read? == 0 {
             break;
         }
     }
@@ -441,6 +491,17 @@ mod tests {
             Compression::Zstd => zstd::Decoder::new(stored).expect("zstd").read_to_end(&mut back).expect("zstd"),
         };
         back
+    }
+
+    #[test]
+    fn silence_has_an_end() {
+        let waited =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(async {
+                let (mut to, mut from) = tokio::io::duplex(64);
+                tokio::io::AsyncWriteExt::write_all(&mut to, b"PGDMP").await.expect("there is room");
+                read_within(Duration::from_millis(1), &mut from).await
+            });
+        assert_eq!(waited.expect_err("nothing more comes").to_string(), "no byte came for 0 s");
     }
 
     /// Several blocks, of which stock tools make one stream again.

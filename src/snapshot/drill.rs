@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
@@ -17,11 +18,18 @@ use crate::outside::url::DatabaseUrl;
 use crate::verify::catalog::Catalog;
 use crate::world::World;
 
-use super::elsewhere::Roles;
 use super::inventory::{contents, sequences, table_sizes};
 use super::manifest::{Manifest, Sequence};
 use super::passing::Passing;
-use super::{SnapshotError, folder, prove, restore};
+use super::restore::{self, Restoring};
+use super::{SnapshotError, folder};
+
+mod scratch;
+
+/// Runs whose drills are looked at, the latest first.
+const LOOKED_AT: usize = 32;
+/// Runs that are looked at side by side.
+const AT_ONCE: usize = 8;
 
 /// What a drill found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,22 +70,19 @@ impl Drilled {
     }
 }
 
-/// Restores the snapshot of `manifest` on the server of `url`, beside whatever is there, and compares it.
+/// Restores the snapshot of `manifest` beside whatever is there, and compares it. The archives are compared as they pass: a
+/// damaged one ends the drill.
 ///
 /// # Errors
 /// It could not be restored. That what was restored differs is no error of the drill.
-pub async fn drill(
-    world: &World,
-    store: &Store,
-    manifest: &Manifest,
-    url: &DatabaseUrl,
-) -> Result<Drilled, SnapshotError> {
+pub async fn drill(restoring: &Restoring<'_>, manifest: &Manifest) -> Result<Drilled, SnapshotError> {
+    let Restoring { world, store, url, .. } = *restoring;
     let name = &manifest.database;
-    prove::whole(world, store, manifest).await?;
     let id = RunId::generate(clock::now());
     let scratch = restore::name_beside(&manifest.properties.dbname, "drill", &id);
+    let _marked = scratch::mark(world, manifest, url, &scratch).await?;
     let begun = Instant::now();
-    let restored = restore::into_side(world, store, manifest, url, &scratch, Roles::MustExist).await;
+    let restored = restore::into_side(restoring, manifest, &scratch).await;
     let seconds = begun.elapsed().as_secs_f64();
     let compared = match restored {
         Ok(_) => compare(world, manifest, &url.with_dbname(&scratch)).await,
@@ -109,6 +114,20 @@ pub async fn latest(store: &Store, run: &RunId, database: &DatabaseName) -> Resu
         serde_json::from_slice(&text).map_err(|source| SnapshotError::Manifest { key: last.key.clone(), source })
     };
     text.map(read).transpose()
+}
+
+/// The latest drill of a database, of whatever snapshot of the latest runs.
+///
+/// # Errors
+/// The store failed, or what it holds cannot be read.
+pub async fn latest_of(
+    store: &Store,
+    runs: &[RunId],
+    database: &DatabaseName,
+) -> Result<Option<Drilled>, SnapshotError> {
+    let asked = stream::iter(&runs[..runs.len().min(LOOKED_AT)]).map(|run| latest(store, run, database));
+    let found: Vec<Option<Drilled>> = asked.buffered(AT_ONCE).try_collect().await?;
+    Ok(found.into_iter().flatten().max_by_key(|it| it.at))
 }
 
 /// The server, and what the scratch database has that the manifest does not say, or lacks.

@@ -9,20 +9,19 @@ use std::time::Instant;
 
 use futures::stream::{self, StreamExt};
 use sqlx::PgConnection;
-use tokio::sync::Semaphore;
 
 use crate::event::Event;
 use crate::names::{DatabaseName, RunId};
-use crate::outside::encryption::Recipient;
 use crate::outside::postgres::{PgError, Server, change, connect, free_connections, query_error};
 use crate::outside::process::{Child, PgTools, ToolError};
 use crate::outside::store::{Store, Upload};
-use crate::plan::{Compression, Database, Plan};
+use crate::plan::{Database, StoreSettings};
 use crate::verify::catalog::Catalog;
 use crate::world::World;
 
 use super::archive::{self, Packed, Packing, read_chunk};
 use super::custom::{CustomError, Passed};
+use super::effort::Effort;
 use super::inventory::{contents, counters, indexes, large_objects, row_counts, sequences, table_sizes};
 use super::manifest::{self, Manifest, Part, ServerFacts, TableRows, properties};
 use super::parts::{Portion, portions};
@@ -32,10 +31,6 @@ use super::{SnapshotError, folder, manifest_key, prove};
 const LOCK_WAIT_MS: u32 = 60_000;
 /// Progress is told after each so many uncompressed bytes.
 const PROGRESS: u64 = 16 << 20;
-/// More dumps than this at once are asked for by name: each costs the server a process, and us up to 30 MB.
-pub(super) const MOST_JOBS: usize = 8;
-/// Blocks of one archive that are compressed at once.
-const MOST_WORKERS: usize = 4;
 
 /// A snapshot that is in the store and proven.
 #[derive(Debug, Clone)]
@@ -46,48 +41,28 @@ pub struct Taken {
     pub seconds: f64,
 }
 
-/// What the dumps of a run may cost, all its databases together.
-pub struct Effort {
-    compression: Compression,
-    encrypt_to: Vec<Recipient>,
-    /// `pg_dump`s at once.
-    jobs: usize,
-    /// One permit for each of them.
-    slots: Semaphore,
-    workers: usize,
+/// Where snapshots are taken to, how, and what that may cost.
+pub struct Dumping<'a> {
+    /// The outside.
+    pub world: &'a World,
+    /// Where they go.
+    pub store: &'a Store,
+    /// The run that they belong to.
+    pub run: &'a RunId,
+    /// Jobs and memory, for all databases of the run together.
+    pub effort: &'a Effort,
+    /// How archives are compressed, and to whom they are encrypted.
+    pub settings: &'a StoreSettings,
     /// Whether an earlier process of the run may have begun: what it left in the store stays as it is.
     pub again: bool,
-}
-
-impl Effort {
-    /// As the plan says, or what this machine's cores are good for.
-    #[must_use]
-    pub fn of(plan: &Plan) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let jobs = plan.run.jobs.unwrap_or(cores.clamp(2, MOST_JOBS));
-        let (compression, encrypt_to) = (plan.store.compression, plan.store.encrypt_to.clone());
-        let (slots, workers) = (Semaphore::new(jobs), cores.min(MOST_WORKERS));
-        Self { compression, encrypt_to, jobs, slots, workers, again: false }
-    }
-
-    /// The same, where an earlier process of the run may have begun.
-    #[must_use]
-    pub fn after_another(self, again: bool) -> Self {
-        Self { again, ..self }
-    }
 }
 
 /// Takes the snapshot of one database.
 ///
 /// # Errors
 /// What failed. The store then holds no manifest, and so no snapshot.
-pub async fn take(
-    world: &World,
-    store: &Store,
-    run: &RunId,
-    database: &Database,
-    effort: &Effort,
-) -> Result<Taken, SnapshotError> {
+pub async fn take(dumping: &Dumping<'_>, database: &Database) -> Result<Taken, SnapshotError> {
+    let Dumping { world, store, run, effort, settings, again } = *dumping;
     let name = &database.name;
     let failed = SnapshotError::database(name);
     let begun = Instant::now();
@@ -108,16 +83,18 @@ pub async fn take(
     let (counters, large_objects) = (counters(&mut session).await, large_objects(&mut session).await);
     // Last: it changes settings of the transaction.
     let catalog = Catalog::within(&mut session).await.map_err(&failed)?.digested();
-    let jobs = effort.jobs.min(free_connections(&mut session).await.map_err(&failed)? / 2).max(1);
-    let below = if effort.again { free_folder(store, run, name).await? } else { String::new() };
-    let dump = Dump { world, store, run, database, tools: &tools, exported: &exported.id, effort, below: &below };
+    let jobs = effort.jobs(free_connections(&mut session).await.map_err(&failed)?);
+    let below = if again { free_folder(store, run, name).await? } else { String::new() };
+    let exported_as = &exported.id;
+    let dump =
+        Dump { world, store, run, database, tools: &tools, exported: exported_as, effort, settings, below: &below };
     let sent = dump.send_all(portions(&sizes), jobs).await?;
     let tables = match counted(name, &contents.tables, &sent)? {
         Some(tables) => tables,
         None => world.interrupt.or(row_counts(&mut session, &contents.tables)).await?.map_err(&failed)?,
     };
     let parts = sent.into_iter().map(|(part, _)| part).collect();
-    let encrypted_to: Vec<String> = effort.encrypt_to.iter().map(ToString::to_string).collect();
+    let encrypted_to: Vec<String> = settings.encrypt_to.iter().map(ToString::to_string).collect();
     let manifest = Manifest {
         format: manifest::format(encrypted_to.len()),
         run: run.clone(),
@@ -220,6 +197,7 @@ struct Dump<'a> {
     tools: &'a PgTools,
     exported: &'a str,
     effort: &'a Effort,
+    settings: &'a StoreSettings,
     /// What the keys of its archives begin with.
     below: &'a str,
 }
@@ -253,11 +231,12 @@ impl Dump<'_> {
 
     /// One archive: dumped, stored, read back.
     async fn send(&self, portion: Portion, so_far: &AtomicU64) -> Result<(Part, Option<Vec<Passed>>), SnapshotError> {
-        let (name, section, compression) = (&self.database.name, portion.section, self.effort.compression);
-        let slot = self.world.interrupt.or(self.effort.slots.acquire()).await?;
-        let age = if self.effort.encrypt_to.is_empty() { "" } else { ".age" };
+        let (name, section, compression) = (&self.database.name, portion.section, self.settings.compression);
+        let slot = self.effort.slot_for(portion.bytes, &self.world.interrupt).await?;
+        let age = if self.settings.encrypt_to.is_empty() { "" } else { ".age" };
         let key = format!("{}{}.{}{age}", self.below, portion.name, compression.ending());
-        let packed = self.dump(&portion, &format!("{}/{key}", folder(self.run, name)), so_far).await?;
+        let to = format!("{}/{key}", folder(self.run, name));
+        let packed = self.dump(&portion, &to, slot.part, so_far).await?;
         let part = Part { key, section, compression, digests: packed.digests };
         let proven = prove::stored(self.world, self.store, self.run, name, &part).await;
         drop(slot);
@@ -273,7 +252,13 @@ impl Dump<'_> {
     }
 
     /// `pg_dump` → compression → store.
-    async fn dump(&self, portion: &Portion, key: &str, so_far: &AtomicU64) -> Result<Packed, SnapshotError> {
+    async fn dump(
+        &self,
+        portion: &Portion,
+        key: &str,
+        part: usize,
+        so_far: &AtomicU64,
+    ) -> Result<Packed, SnapshotError> {
         let name = &self.database.name;
         let mut args = vec![
             "--format=custom".to_owned(),
@@ -287,7 +272,7 @@ impl Dump<'_> {
         env.push(("PGAPPNAME".into(), format!("migrate {}", self.run)));
         let dump = self.tools.start("pg_dump", &args, &env, Stdio::null(), Stdio::piped());
         let dump = dump.map_err(|source| self.incomplete("the snapshot is incomplete".into(), source))?;
-        let mut upload = self.store.upload(key).await.map_err(SnapshotError::store(name))?;
+        let mut upload = self.store.upload(key, part).await.map_err(SnapshotError::store(name))?;
         let pumped = self.world.interrupt.or(self.pump(dump, &mut upload, so_far)).await;
         match pumped.map_err(SnapshotError::from).and_then(|inner| inner) {
             Ok(packed) => upload.finish().await.map(|()| packed).map_err(SnapshotError::store(name)),
@@ -308,9 +293,9 @@ impl Dump<'_> {
         let name = &self.database.name;
         let mut stdout = dump.stdout().expect("pg_dump was started with a pipe");
         let broke = |source| SnapshotError::Stream { database: name.clone(), program: "pg_dump", source };
-        let Effort { compression, workers, encrypt_to, .. } = self.effort;
+        let StoreSettings { compression, encrypt_to, .. } = self.settings;
         let Packing { input, mut output, done } =
-            archive::compress(*compression, *workers, encrypt_to).map_err(broke)?;
+            archive::compress(*compression, self.effort.workers, encrypt_to).map_err(broke)?;
         let reading = async {
             loop {
                 let chunk = read_chunk(&mut stdout).await.map_err(broke)?;

@@ -4,13 +4,11 @@
 use sqlx::{Connection, PgConnection};
 
 use crate::outside::postgres::{MAINTENANCE, PgError, Server, change, connect, database_oid, query_error};
-use crate::outside::store::Store;
-use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::identifier;
-use crate::world::World;
 
 use super::manifest::{Manifest, Properties};
-use super::{SnapshotError, restore, swap};
+use super::restore::{self, Restoring};
+use super::{SnapshotError, swap};
 
 /// What becomes of the roles that a snapshot refers to. A dump of one database does not hold them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,18 +32,16 @@ pub struct Elsewhere {
     pub notes: Vec<String>,
 }
 
-/// Restores the snapshot of `manifest` into a new database `dbname` on the server of `url`.
+/// Restores the snapshot of `manifest` into a new database `dbname`.
 ///
 /// # Errors
 /// A database of that name is there already, roles are missing, or the restore failed.
 pub async fn restore_as(
-    world: &World,
-    store: &Store,
+    restoring: &Restoring<'_>,
     manifest: &Manifest,
-    url: &DatabaseUrl,
     dbname: &str,
-    roles: Roles,
 ) -> Result<Elsewhere, SnapshotError> {
+    let (url, roles) = (restoring.url, restoring.roles);
     let failed = SnapshotError::database(&manifest.database);
     let mut session = connect(&url.with_dbname(MAINTENANCE), "migrate restore").await.map_err(&failed)?;
     if database_oid(&mut session, dbname).await.map_err(&failed)?.is_some() {
@@ -65,7 +61,7 @@ pub async fn restore_as(
         manifest.properties.settings.retain(|it| it.role.is_none());
     }
     // Every archive is compared as it passes, and nothing is there yet that a damaged one could harm.
-    let restored = restore::into_side(world, store, &manifest, url, dbname, roles).await;
+    let restored = restore::into_side(restoring, &manifest, dbname).await;
     let side = match restored {
         Ok(side) => side,
         Err(error) => {

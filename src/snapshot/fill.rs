@@ -1,34 +1,40 @@
-//! store → digest → decompression → `pg_restore`: the schema before its data, then the data of several archives side by side,
-//! then indexes and constraints, several at once and the slowest first.
+//! store → digest → decompression → the database: the schema before its data, then the data of several archives side by side, and
+//! on each table that is in what waits for its rows alone, the slowest first; then everything else, several at once.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use bytes::Bytes;
+use futures::stream::{FuturesUnordered, StreamExt};
 use sqlx::PgConnection;
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc::Receiver;
 
 use crate::event::Event;
 use crate::outside::encryption::Identities;
-use crate::outside::postgres::{PgError, free_connections, query_error};
+use crate::outside::postgres::{PgError, change, connect, free_connections, query_error};
 use crate::outside::process::{Child, PgTools, ToolError};
 use crate::outside::store::Store;
 use crate::outside::url::DatabaseUrl;
+use crate::sql::quote::identifier;
 use crate::world::World;
 
-use super::archive::{self, Digests, Unpacking};
+use super::archive::{self, Unpacked, Unpacking};
+use super::custom::Reader;
+use super::effort::Effort;
 use super::elsewhere::Roles;
-use super::manifest::{Index, Manifest, Part};
+use super::loading::{LoadError, Loaded, Loading, SETTINGS, Steps};
+use super::manifest::{Manifest, Part};
 use super::parts::Section;
+use super::schedule::{Name, Schedule, What, Work, entry, slowest_first};
 use super::{SnapshotError, part_key, prove};
 
 /// Progress is told after each so many compressed bytes.
 const PROGRESS: u64 = 8 << 20;
-/// Restores of one database at once: on most servers each is limited by one core.
-const JOBS: std::ops::RangeInclusive<usize> = 2..=8;
 /// Archives that are restored in passes lie on this machine's disk meanwhile. They hold a schema, or a small database.
 const ON_DISK: u64 = 512 << 20;
 /// What building one index may take of the server's memory, in KiB, if it is not configured to take more.
@@ -42,8 +48,18 @@ pub(super) struct Filling<'a> {
     pub(super) tools: &'a PgTools,
     pub(super) side: &'a DatabaseUrl,
     pub(super) roles: Roles,
+    pub(super) effort: &'a Effort,
     /// What the archives are decrypted with, if they are encrypted.
     pub(super) identities: Option<Arc<Identities>>,
+}
+
+/// What is known of a database once it is filled.
+#[derive(Debug, Default)]
+pub(super) struct Filled {
+    /// Tables whose rows the server counted as it took them.
+    pub(super) loaded: Vec<Loaded>,
+    /// Tables that have statistics.
+    pub(super) analyzed: BTreeSet<Name>,
 }
 
 /// What the sessions of a restore are told.
@@ -52,36 +68,134 @@ struct Means {
     env: Vec<(String, String)>,
 }
 
+/// An archive on this machine's disk, and what it holds, a line for each thing.
+struct Fetched {
+    file: NamedTempFile,
+    list: String,
+}
+
+/// Something that is done under one slot.
+enum Job<'a> {
+    Data(&'a Part),
+    /// With the archive that its lines are of.
+    Table(&'a Fetched, Work),
+}
+
+impl Job<'_> {
+    /// How long it takes, beside others.
+    fn cost(&self) -> u64 {
+        match self {
+            Self::Data(part) => part.digests.bytes,
+            Self::Table(_, work) => work.cost,
+        }
+    }
+}
+
+/// What a job did.
+enum Done {
+    Data(Vec<Loaded>),
+    Table(Work),
+}
+
 impl Filling<'_> {
     /// Fills it. `session` is on the same server.
-    pub(super) async fn fill(&self, session: &mut PgConnection) -> Result<(), SnapshotError> {
+    pub(super) async fn fill(&self, session: &mut PgConnection) -> Result<Filled, SnapshotError> {
         let means = self.means(session).await.map_err(SnapshotError::database(&self.manifest.database))?;
         let so_far = AtomicU64::new(0);
-        let (mut data, mut rest): (Vec<&Part>, Vec<&Part>) =
-            self.manifest.parts.iter().partition(|it| it.section == Section::Data);
-        data.sort_by_key(|it| std::cmp::Reverse(it.digests.bytes));
-        rest.sort_by_key(|it| it.section);
-        let (after, before): (Vec<&Part>, Vec<&Part>) =
-            rest.into_iter().partition(|it| it.section == Section::PostData);
-        for part in before {
+        let of = |wanted: fn(Section) -> bool| self.manifest.parts.iter().filter(move |it| wanted(it.section));
+        for part in of(|it| matches!(it, Section::PreData | Section::Whole)) {
+            let _slot = self.effort.slot(&self.world.interrupt).await?;
             // An archive of the first format may be of any size, and is not put on a disk.
             match part.digests.bytes < ON_DISK {
                 true => self.schemas_first(part, &means, &so_far).await?,
-                false => self.stream(part, &means, &so_far).await?,
+                false => self.stream(part, &means, &so_far).await.map(drop)?,
             }
         }
-        let work = data.into_iter().map(|part| self.stream(part, &means, &so_far));
-        stream::iter(work).buffer_unordered(means.jobs).try_collect::<Vec<()>>().await?;
-        for part in after {
-            self.side_by_side(part, &means, &so_far).await?;
+        let mut after = Vec::new();
+        for part in of(|it| it == Section::PostData) {
+            let file = self.fetch(part, &so_far).await?;
+            let list = self.list(&file, &means).await?;
+            after.push(Fetched { file, list });
         }
-        Ok(())
+        let data: Vec<&Part> = of(|it| it == Section::Data).collect();
+        let (filled, lists) = self.side_by_side(data, &after, &means, &so_far).await?;
+        for (archive, list) in after.iter().zip(lists) {
+            let slots = self.effort.slots(means.jobs, &self.world.interrupt).await?;
+            let list = slowest_first(&list, &self.manifest.indexes);
+            self.restore_listed(&archive.file, &list, &[format!("--jobs={}", slots.len())], &means).await?;
+        }
+        Ok(filled)
+    }
+
+    /// The rows, and what is built on each table as soon as its rows are in. Gives what is left of the lists.
+    async fn side_by_side(
+        &self,
+        data: Vec<&Part>,
+        after: &[Fetched],
+        means: &Means,
+        so_far: &AtomicU64,
+    ) -> Result<(Filled, Vec<String>), SnapshotError> {
+        let (mut schedules, mut lists): (Vec<Schedule>, Vec<String>) =
+            after.iter().map(|it| Schedule::of(&it.list, &self.manifest.indexes)).unzip();
+        let (mut filled, mut running) = (Filled::default(), FuturesUnordered::new());
+        let mut ready: Vec<Job<'_>> = data.into_iter().map(Job::Data).collect();
+        loop {
+            while running.len() < means.jobs
+                && let Some(at) = (0..ready.len()).max_by_key(|at| ready[*at].cost())
+            {
+                running.push(self.carry_out(ready.swap_remove(at), means, so_far));
+            }
+            let Some(done) = running.next().await else { break };
+            let done = done?;
+            for (schedule, archive) in schedules.iter_mut().zip(after) {
+                let next = match &done {
+                    Done::Data(loaded) => loaded.iter().flat_map(|it| schedule.loaded(it)).collect(),
+                    Done::Table(work) => schedule.done(&work.table),
+                };
+                ready.extend(next.into_iter().map(|work| Job::Table(archive, work)));
+            }
+            match done {
+                Done::Data(loaded) => filled.loaded.extend(loaded),
+                Done::Table(Work { table, what: What::Analyze, .. }) => drop(filled.analyzed.insert(table)),
+                Done::Table(_) => {}
+            }
+        }
+        for (list, schedule) in lists.iter_mut().zip(schedules) {
+            *list += &schedule.left();
+        }
+        Ok((filled, lists))
+    }
+
+    async fn carry_out(&self, job: Job<'_>, means: &Means, so_far: &AtomicU64) -> Result<Done, SnapshotError> {
+        let _slot = self.effort.slot(&self.world.interrupt).await?;
+        match job {
+            Job::Data(part) => self.stream(part, means, so_far).await.map(Done::Data),
+            Job::Table(archive, work) => {
+                match &work.what {
+                    What::Build(lines) => self.restore_listed(&archive.file, lines, &[], means).await?,
+                    What::Analyze => {
+                        let analyzed = self.analyze(&work.table).await;
+                        analyzed.map_err(SnapshotError::database(&self.manifest.database))?;
+                    }
+                }
+                Ok(Done::Table(work))
+            }
+        }
+    }
+
+    async fn analyze(&self, (schema, name): &Name) -> Result<(), PgError> {
+        let mut session = connect(self.side, &self.application()).await?;
+        let sql = format!("set client_min_messages = error; analyze {}.{}", identifier(schema), identifier(name));
+        let done = change(&mut session, sql).await;
+        done.map(drop).map_err(query_error(format!("gathering the statistics of {schema}.{name}")))
+    }
+
+    fn application(&self) -> String {
+        format!("migrate {}", self.manifest.run)
     }
 
     async fn means(&self, session: &mut PgConnection) -> Result<Means, PgError> {
-        let free = free_connections(session).await?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let jobs = cores.clamp(*JOBS.start(), *JOBS.end()).min(free / 2).max(1);
+        let jobs = self.effort.jobs(free_connections(session).await?);
         let configured: i64 =
             sqlx::query_scalar("select setting::int8 from pg_settings where name = 'maintenance_work_mem'")
                 .fetch_one(session)
@@ -89,7 +203,7 @@ impl Filling<'_> {
                 .map_err(query_error("asking for the server's memory limits"))?;
         let memory = configured.unsigned_abs().max(INDEX_MEMORY_KIB);
         let mut env = self.side.libpq_env();
-        // The exchange at the end waits for the disk, and with it for everything before it.
+        // The database is used after a commit that waits for the disk, and with it for everything before it.
         let options = format!("-c maintenance_work_mem={memory}kB -c synchronous_commit=off");
         match env.iter_mut().find(|(name, _)| name == "PGOPTIONS") {
             Some((_, text)) => *text = format!("{text} {options}"),
@@ -122,23 +236,60 @@ impl Filling<'_> {
         move |source| SnapshotError::Stream { database: database.clone(), program: "pg_restore", source }
     }
 
-    /// One archive, as it arrives.
-    async fn stream(&self, part: &Part, means: &Means, so_far: &AtomicU64) -> Result<(), SnapshotError> {
-        let mut restore = self
-            .tools
-            .start("pg_restore", &self.args(), &means.env, Stdio::piped(), Stdio::null())
-            .map_err(self.failed())?;
-        let mut stdin = restore.stdin().expect("pg_restore was started with a pipe");
-        let passed = self.pump(part, so_far, &mut stdin).await;
-        drop(stdin);
-        let passed = passed?;
-        // What pg_restore says comes first: a pipe that broke is its doing.
-        restore.finish().await.map_err(self.failed())?;
-        self.check(part, passed.map_err(self.broke())?)
+    /// One archive, as it arrives. Gives the tables whose rows the server counted.
+    async fn stream(&self, part: &Part, means: &Means, so_far: &AtomicU64) -> Result<Vec<Loaded>, SnapshotError> {
+        self.pump(part, so_far, async |plain| self.receive(plain, means).await).await
     }
 
-    fn check(&self, part: &Part, passed: Digests) -> Result<(), SnapshotError> {
-        if passed == part.digests {
+    /// Rows alone are loaded here; whatever else there may be is for `pg_restore`.
+    async fn receive(&self, mut plain: Receiver<Bytes>, means: &Means) -> Result<Vec<Loaded>, SnapshotError> {
+        let (mut reader, mut begin) = (Reader::<Steps>::default(), Vec::new());
+        while let Some(chunk) = plain.recv().await {
+            let read = reader.push(&chunk);
+            begin.push(chunk);
+            if read.is_err() || reader.has_contents() {
+                break;
+            }
+        }
+        if !(reader.has_contents() && reader.watcher.is_all()) {
+            return self.through_pg_restore(begin, plain, means).await.map(|()| Vec::new());
+        }
+        drop(begin);
+        let failed = SnapshotError::database(&self.manifest.database);
+        let mut session = connect(self.side, &self.application()).await.map_err(&failed)?;
+        let set = change(&mut session, SETTINGS).await.map(drop);
+        set.map_err(query_error("preparing a session")).map_err(&failed)?;
+        Loading { reader, plain }.load(&mut session).await.map_err(|error| match error {
+            LoadError::Database(error) => failed(error),
+            LoadError::Archive(error) => self.broke()(std::io::Error::other(error)),
+        })
+    }
+
+    async fn through_pg_restore(
+        &self,
+        begin: Vec<Bytes>,
+        mut rest: Receiver<Bytes>,
+        means: &Means,
+    ) -> Result<(), SnapshotError> {
+        let restore = self.tools.start("pg_restore", &self.args(), &means.env, Stdio::piped(), Stdio::null());
+        let mut restore = restore.map_err(self.failed())?;
+        let mut stdin = restore.stdin().expect("pg_restore was started with a pipe");
+        let mut begin = begin.into_iter();
+        while let Some(chunk) = match begin.next() {
+            Some(chunk) => Some(chunk),
+            None => rest.recv().await,
+        } {
+            // What pg_restore says comes first: a pipe that broke is its doing.
+            if stdin.write_all(&chunk).await.is_err() {
+                break;
+            }
+        }
+        drop(stdin);
+        restore.finish().await.map_err(self.failed())
+    }
+
+    fn check(&self, part: &Part, passed: &Unpacked) -> Result<(), SnapshotError> {
+        if passed.stored_sha256 == part.digests.stored_sha256 && passed.bytes == part.digests.bytes {
             return Ok(());
         }
         let (name, run) = (&self.manifest.database, &self.manifest.run);
@@ -160,20 +311,17 @@ impl Filling<'_> {
         Ok(())
     }
 
-    /// Several at once, the slowest first: pg_restore takes what does not wait for something else in the order of its list.
-    async fn side_by_side(&self, part: &Part, means: &Means, so_far: &AtomicU64) -> Result<(), SnapshotError> {
-        let file = self.fetch(part, so_far).await?;
-        let list = slowest_first(&self.list(&file, means).await?, &self.manifest.indexes);
-        self.restore_listed(&file, &list, &[format!("--jobs={}", means.jobs)], means).await
-    }
-
     /// The archive, decompressed, on this machine's disk: pg_restore chooses and works side by side only where it can seek.
     async fn fetch(&self, part: &Part, so_far: &AtomicU64) -> Result<NamedTempFile, SnapshotError> {
         let file = NamedTempFile::new().map_err(self.broke())?;
         let mut to = tokio::fs::File::from_std(file.reopen().map_err(self.broke())?);
-        let passed = self.pump(part, so_far, &mut to).await?.map_err(self.broke())?;
-        to.flush().await.map_err(self.broke())?;
-        self.check(part, passed)?;
+        let write = async |mut plain: Receiver<Bytes>| {
+            while let Some(chunk) = plain.recv().await {
+                to.write_all(&chunk).await.map_err(self.broke())?;
+            }
+            to.flush().await.map_err(self.broke())
+        };
+        self.pump(part, so_far, write).await?;
         Ok(file)
     }
 
@@ -206,16 +354,16 @@ impl Filling<'_> {
         restore.map_err(self.failed())?.finish().await.map_err(self.failed())
     }
 
-    /// What passed, unless the receiver stopped listening.
-    async fn pump(
+    /// What `receive` made of the archive, once that is what was sent. Where it fails, a damaged archive is the reason that is told.
+    async fn pump<T>(
         &self,
         part: &Part,
         so_far: &AtomicU64,
-        to: &mut (impl AsyncWriteExt + Unpin),
-    ) -> Result<std::io::Result<Digests>, SnapshotError> {
-        let (name, size) = (&self.manifest.database, part.digests.stored_bytes);
-        let mut archive = self.store.read(&part_key(&self.manifest.run, name, part), size);
-        let Unpacking { input, mut output, done } = archive::decompress(part.compression, self.identities.clone());
+        receive: impl AsyncFnOnce(Receiver<Bytes>) -> Result<T, SnapshotError>,
+    ) -> Result<T, SnapshotError> {
+        let (name, run) = (&self.manifest.database, &self.manifest.run);
+        let mut archive = self.store.read(&part_key(run, name, part), part.digests.stored_bytes);
+        let Unpacking { input, output, done } = archive::decompress(part.compression, self.identities.clone());
         let of = self.manifest.stored_bytes();
         let reading = async {
             while let Some(chunk) = archive.next().await {
@@ -233,42 +381,24 @@ impl Filling<'_> {
             drop(input);
             Ok(())
         };
-        let writing = async {
-            while let Some(chunk) = output.recv().await {
-                if to.write_all(&chunk).await.is_err() {
-                    break;
-                }
+        let received = tokio::try_join!(reading, receive(output));
+        let unpacked = archive::join(done).await;
+        let error = match (received, unpacked) {
+            (Ok(((), received)), Ok(digests)) => {
+                return self.check(part, &digests).map(|()| received);
             }
-            // Dropping it tells the stage that nobody listens any more.
-            drop(output);
-            Ok::<_, SnapshotError>(())
+            (Ok(_), Err(error)) => self.broke()(error),
+            (Err(error @ (SnapshotError::Store { .. } | SnapshotError::Interrupted(_))), _) => return Err(error),
+            (Err(error), _) => error,
         };
-        tokio::try_join!(reading, writing)?;
-        Ok(archive::join(done).await)
+        prove::stored(self.world, self.store, run, name, part).await?;
+        Err(error)
     }
 }
 
 /// Whether a line of `pg_restore --list` is a schema, or privileges on one.
 fn is_of_schema(line: &str) -> bool {
-    // What begins with a semicolon is a comment.
-    let entry = line.split_once("; ").filter(|(id, _)| !id.is_empty());
-    let thing = entry.and_then(|(_, rest)| rest.splitn(3, ' ').nth(2)).unwrap_or_default();
-    thing.starts_with("SCHEMA - ") || thing.starts_with("ACL - SCHEMA ")
-}
-
-/// The lines of `pg_restore --list`, those of the slowest indexes first.
-fn slowest_first(list: &str, indexes: &[Index]) -> String {
-    let place = |line: &str| {
-        let is_of = |it: &Index| {
-            let (index, constraint) =
-                (format!(" INDEX {} {} ", it.schema, it.name), format!(" CONSTRAINT {} ", it.schema));
-            line.contains(&index) || (line.contains(&constraint) && line.contains(&format!(" {} ", it.name)))
-        };
-        indexes.iter().position(is_of).unwrap_or(indexes.len())
-    };
-    let mut lines: Vec<(usize, &str)> = list.lines().map(|line| (place(line), line)).collect();
-    lines.sort_by_key(|(place, _)| *place);
-    lines.into_iter().map(|(_, line)| format!("{line}\n")).collect()
+    entry(line).is_some_and(|it| it.starts_with("SCHEMA - ") || it.starts_with("ACL - SCHEMA "))
 }
 
 #[cfg(test)]
@@ -288,18 +418,5 @@ mod tests {
         ] {
             assert!(!is_of_schema(line), "{line}");
         }
-    }
-
-    #[test]
-    fn the_slowest_come_first_and_nothing_is_lost() {
-        let index = |name: &str| Index { schema: "public".into(), name: name.into(), method: "btree".into(), bytes: 1 };
-        let list = ";\n; Archive created at …\n3201; 1259 16402 INDEX public small release\n\
-            3202; 2606 16400 CONSTRAINT public big big_pkey release\n3203; 1259 16409 INDEX public vectors release\n\
-            3204; 2606 16411 FK CONSTRAINT public big big_fkey release\n";
-        let sorted = slowest_first(list, &[index("vectors"), index("big_pkey")]);
-        let expected = "3203; 1259 16409 INDEX public vectors release\n3202; 2606 16400 CONSTRAINT public big big_pkey release\n\
-            ;\n; Archive created at …\n3201; 1259 16402 INDEX public small release\n\
-            3204; 2606 16411 FK CONSTRAINT public big big_fkey release\n";
-        assert_eq!(sorted, expected);
     }
 }

@@ -135,29 +135,30 @@ pub(super) async fn large_objects(session: &mut PgConnection) -> Result<u64, PgE
     Ok(count.unsigned_abs())
 }
 
-/// The indexes of more than a megabyte, the slowest to build first. Building takes longest by far for graphs of vectors (measured
-/// by the users of pgvector), and longer for GIN and GiST than for trees.
+/// The indexes of more than a megabyte, the slowest to build first.
 ///
 /// # Errors
 /// A query failed.
 pub(super) async fn indexes(session: &mut PgConnection) -> Result<Vec<Index>, PgError> {
-    let found: Vec<(String, String, String, i64)> = sqlx::query_as(
-        "select schema, name, method, bytes from (select n.nspname::text schema, c.relname::text name, a.amname::text method, \
-         c.relpages * current_setting('block_size')::int8 bytes from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_am a \
-         on a.oid = c.relam where c.relkind = 'i' and c.relpersistence <> 't' and n.nspname !~ '^pg_') i where bytes > \
-         1048576 order by bytes * case method when 'hnsw' then 50 when 'ivfflat' then 10 when 'gin' then 5 when 'gist' then 5 \
-         else 1 end desc, schema, name",
+    let found: Vec<(String, String, String, String, i64)> = sqlx::query_as(
+        "select schema, name, of, method, bytes from (select n.nspname::text schema, c.relname::text name, t.relname::text of, \
+         a.amname::text method, c.relpages * current_setting('block_size')::int8 bytes from pg_class c join pg_namespace n on \
+         n.oid = c.relnamespace join pg_am a on a.oid = c.relam join pg_index i on i.indexrelid = c.oid join pg_class t on t.oid = \
+         i.indrelid where c.relkind = 'i' and c.relpersistence <> 't' and n.nspname !~ '^pg_') i where bytes > 1048576 order by 1, 2",
     )
     .fetch_all(session)
     .await
     .map_err(query_error("listing indexes"))?;
-    let index = |(schema, name, method, bytes): (String, String, String, i64)| Index {
+    let index = |(schema, name, table, method, bytes): (String, String, String, String, i64)| Index {
         schema,
         name,
+        table: Some(table),
         method,
         bytes: bytes.unsigned_abs(),
     };
-    Ok(found.into_iter().map(index).collect())
+    let mut indexes: Vec<Index> = found.into_iter().map(index).collect();
+    indexes.sort_by_key(|it| std::cmp::Reverse(it.cost()));
+    Ok(indexes)
 }
 
 /// Counts the rows of tables, under the transaction of `session`.

@@ -281,10 +281,28 @@ pub struct Index {
     pub schema: String,
     /// Its name.
     pub name: String,
+    /// The table that it is on, in the same schema; none in a manifest of an earlier version.
+    #[serde(default)]
+    pub table: Option<String>,
     /// `btree`, `gin`, `hnsw`.
     pub method: String,
     /// Bytes on disk.
     pub bytes: u64,
+}
+
+impl Index {
+    /// How long it takes to build, beside others. Longest by far for graphs of vectors (measured by the users of pgvector), and
+    /// longer for GIN and GiST than for trees.
+    #[must_use]
+    pub fn cost(&self) -> u64 {
+        let times = match self.method.as_str() {
+            "hnsw" => 50,
+            "ivfflat" => 10,
+            "gin" | "gist" => 5,
+            _ => 1,
+        };
+        self.bytes * times
+    }
 }
 
 /// One archive of a snapshot: in `pg_dump`'s custom format, once it is decompressed.

@@ -48,19 +48,22 @@ pub struct Portion {
     pub name: String,
     /// What it holds.
     pub section: Section,
+    /// About how many bytes that takes on the server.
+    pub bytes: u64,
     /// What `pg_dump` is told.
     pub args: Vec<String>,
 }
 
 impl Portion {
     fn new(name: &str, section: Section, args: Vec<String>) -> Self {
-        Self { name: format!("{name}.dump"), section, args }
+        Self { name: format!("{name}.dump"), section, bytes: 0, args }
     }
 
     fn of_tables(number: usize, tables: &[&TableSize]) -> Self {
         let named = tables.iter().map(|it| format!("--table={}", pattern(it)));
         let args = std::iter::once("--section=data".to_owned()).chain(named).collect();
-        Self::new(&format!("2-data-{number:02}"), Section::Data, args)
+        let bytes = tables.iter().map(|it| it.bytes).sum();
+        Self { bytes, ..Self::new(&format!("2-data-{number:02}"), Section::Data, args) }
     }
 }
 

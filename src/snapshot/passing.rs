@@ -12,8 +12,8 @@ use crate::world::World;
 
 use super::SnapshotError;
 use super::archive::read_chunk;
-use super::custom::{CustomError, Passed, Reader};
-use super::dump::MOST_JOBS;
+use super::custom::{Counting, CustomError, Passed, Reader};
+use super::effort::MOST_JOBS;
 use super::parts::{Portion, Section, TableSize, portions};
 
 /// A database whose rows are looked at.
@@ -48,7 +48,7 @@ impl Passing<'_> {
         let mut stdout = dump.stdout().expect("pg_dump was started with a pipe");
         let broke = |source| SnapshotError::Stream { database: self.database.clone(), program: "pg_dump", source };
         let reading = async {
-            let mut reader = Reader::default();
+            let mut reader = Reader::<Counting>::default();
             loop {
                 let chunk = read_chunk(&mut stdout).await.map_err(broke)?;
                 if chunk.is_empty() {

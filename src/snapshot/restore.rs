@@ -1,6 +1,7 @@
 //! Restoring a snapshot into a side database: made like the live one, filled from the store, its row counts compared with the
 //! manifest. The live database is not touched here; `swap` puts the side database in its place.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
@@ -14,10 +15,13 @@ use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::{identifier, literal};
 use crate::world::World;
 
+use super::effort::Effort;
 use super::elsewhere::{Roles, can_hold};
-use super::fill::Filling;
+use super::fill::{Filled, Filling};
 use super::inventory::{contents, count_differences, row_counts};
-use super::manifest::{Manifest, Properties};
+use super::loading::Loaded;
+use super::manifest::{Manifest, Properties, TableRows};
+use super::schedule::Name;
 use super::swap;
 use super::{SnapshotError, keys};
 
@@ -51,19 +55,31 @@ pub struct SideDatabase {
     pub rows: u64,
 }
 
-/// Restores the snapshot of `manifest` into a new database called `side` on the server of `url`. One of that name is
-/// dropped first: it is what an earlier attempt left.
+/// Where snapshots are restored from and to, and what that may cost.
+pub struct Restoring<'a> {
+    /// The outside.
+    pub world: &'a World,
+    /// The snapshots.
+    pub store: &'a Store,
+    /// A database on the server.
+    pub url: &'a DatabaseUrl,
+    /// What becomes of roles.
+    pub roles: Roles,
+    /// Jobs at once.
+    pub effort: &'a Effort,
+}
+
+/// Restores the snapshot of `manifest` into a new database called `side`. One of that name is dropped first: it is what an
+/// earlier attempt left.
 ///
 /// # Errors
 /// What failed. The live database was not touched.
 pub async fn into_side(
-    world: &World,
-    store: &Store,
+    restoring: &Restoring<'_>,
     manifest: &Manifest,
-    url: &DatabaseUrl,
     side: &str,
-    roles: Roles,
 ) -> Result<SideDatabase, SnapshotError> {
+    let Restoring { world, store, url, roles, effort } = *restoring;
     let (name, begun) = (&manifest.database, Instant::now());
     let identities = keys::of(world, manifest)?;
     let application = format!("migrate {}", manifest.run);
@@ -88,9 +104,9 @@ pub async fn into_side(
         let mut inside = connect(&beside, &application).await.map_err(SnapshotError::database(name))?;
         run_sql(&mut inside, "drop schema public".into()).await.map_err(SnapshotError::database(name))?;
     }
-    let filling = Filling { world, store, manifest, tools: &tools, side: &beside, roles, identities };
-    world.interrupt.or(filling.fill(&mut session)).await??;
-    let rows = world.interrupt.or(compare(manifest, &beside, &application, side)).await??;
+    let filling = Filling { world, store, manifest, tools: &tools, side: &beside, roles, effort, identities };
+    let filled = world.interrupt.or(filling.fill(&mut session)).await??;
+    let rows = world.interrupt.or(compare(manifest, filled, &beside, &application)).await??;
     let oid = database_oid(&mut session, side).await.map_err(SnapshotError::database(name))?;
     let oid = oid.ok_or_else(|| SnapshotError::Differs {
         database: name.clone(),
@@ -135,32 +151,58 @@ pub async fn create_like(session: &mut PgConnection, like: &Properties, side: &s
     run_sql(session, sql).await
 }
 
-/// Gathers statistics, so that the first queries after the swap are planned as before, and compares row counts meanwhile.
+/// Gathers the statistics that are missing, so that the first queries after the swap are planned as before, and meanwhile counts
+/// the rows of tables that were not counted as they came.
 async fn compare(
     manifest: &Manifest,
+    filled: Filled,
     side: &DatabaseUrl,
     application: &str,
-    dbname: &str,
 ) -> Result<u64, SnapshotError> {
     let name = &manifest.database;
+    let Filled { loaded, analyzed } = filled;
     let analyzing = async {
         let mut session = connect(side, application).await?;
-        change(&mut session, "set client_min_messages = error; analyze")
-            .await
-            .map_err(query_error("gathering statistics"))
+        let tables = without_statistics(&mut session, &analyzed).await?;
+        run_sql(&mut session, "set client_min_messages = error".into()).await?;
+        if !tables.is_empty() {
+            run_sql(&mut session, format!("analyze {}", tables.join(", "))).await?;
+        }
+        // This commit waits for the disk, and with it for everything that did not.
+        run_sql(
+            &mut session,
+            "set synchronous_commit = on; select pg_logical_emit_message(true, 'migrate', 'restored')".into(),
+        )
+        .await
     };
     let counting = async {
         let mut session = connect(side, application).await?;
         run_sql(&mut session, "set row_security = off".into()).await?;
-        let there = contents(&mut session).await?;
-        row_counts(&mut session, &there.tables).await
+        let mut there = contents(&mut session).await?.tables;
+        there.retain(|(schema, name)| !loaded.iter().any(|it| it.schema == *schema && it.name == *name));
+        row_counts(&mut session, &there).await
     };
-    let (_, found) = tokio::try_join!(analyzing, counting).map_err(SnapshotError::database(name))?;
+    let ((), mut found) = tokio::try_join!(analyzing, counting).map_err(SnapshotError::database(name))?;
+    let counted = |it: Loaded| TableRows { schema: it.schema, name: it.name, rows: it.rows, hash: None };
+    found.extend(loaded.into_iter().map(counted));
     let differences = count_differences(&manifest.tables, &found);
     if differences.is_empty() {
         return Ok(manifest.rows());
     }
-    Err(SnapshotError::Differs { database: name.clone(), what: differences.join("; "), side: dbname.to_owned() })
+    Err(SnapshotError::Differs { database: name.clone(), what: differences.join("; "), side: side.dbname().to_owned() })
+}
+
+/// The tables, catalogs and materialised views whose statistics are still to be gathered, as SQL names them.
+async fn without_statistics(session: &mut PgConnection, done: &BTreeSet<Name>) -> Result<Vec<String>, PgError> {
+    let tables: Vec<(String, String)> = sqlx::query_as(
+        "select n.nspname::text, c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relkind in \
+         ('r', 'm', 'p') and c.relpersistence <> 't' and not c.relisshared and n.nspname !~ '^pg_(toast|temp)' order by 1, 2",
+    )
+    .fetch_all(session)
+    .await
+    .map_err(query_error("listing tables without statistics"))?;
+    let missing = tables.into_iter().filter(|it| !done.contains(it));
+    Ok(missing.map(|(schema, name)| format!("{}.{}", identifier(&schema), identifier(&name))).collect())
 }
 
 /// Drops a database that was made beside another one.

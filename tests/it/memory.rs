@@ -39,6 +39,27 @@ async fn peak(world: &TestWorld, args: &[&str]) -> u64 {
     peak
 }
 
+/// A row that is larger than the limit passes in pieces.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_of_300_megabytes() {
+    let world = release("memory_row", &["rag"]).await;
+    let row = "create table big (id int, body text); alter table big alter body set storage external;
+        insert into big select 1, string_agg(md5(n::text), '') from generate_series(1, 9830400) n; insert into big values (2, 'small')";
+    world.sql("rag", row).await;
+    world.sql("rag", "vacuum analyze big").await;
+    let copy = format!("{}_copy", world.dbname("rag"));
+    for args in [&["snapshot", "take"][..], &["snapshot", "restore", "--only", "rag", "--as", &copy]] {
+        let peak = peak(&world, args).await;
+        assert!(peak > 0 && peak < LIMIT_KIB, "{args:?} took {peak} KiB");
+    }
+    let parts = world.objects().into_iter().filter(|key| key.contains("2-data-01")).count();
+    assert_eq!(parts, 1, "the table has an archive of its own");
+    let ask = "select md5(string_agg(body, ',' order by id)) from big";
+    let mut there = crate::harness::connect(&world.url("rag").replace(&world.dbname("rag"), &copy)).await;
+    let found: String = sqlx::query_scalar(ask).fetch_one(&mut there).await.expect("a row");
+    assert_eq!(found, world.value("rag", "select md5(string_agg(body, ',' order by id)) from big").await);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gigabyte_there_and_back() {
     let world = release("memory", &["rag"]).await;

@@ -5,6 +5,7 @@ mod divided;
 mod drill;
 mod elsewhere;
 mod encrypted;
+mod faults;
 mod prune;
 
 use crate::world::TestWorld;

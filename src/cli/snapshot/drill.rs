@@ -5,7 +5,10 @@ use serde_json::json;
 use crate::failure::Exit;
 use crate::names::{DatabaseName, RunId};
 use crate::snapshot::drill::{self, Drilled};
+use crate::snapshot::effort::Effort;
+use crate::snapshot::elsewhere::Roles;
 use crate::snapshot::manifest::Manifest;
+use crate::snapshot::restore::Restoring;
 
 use super::super::context::{Context, only_of};
 use super::super::text::{bytes, seconds};
@@ -16,10 +19,12 @@ pub(super) async fn run(context: &Context<'_>, run: Option<RunId>, names: Vec<Da
     let plan = context.plan()?;
     let only = only_of(&plan, names)?;
     let store = context.store(Some(&plan), None)?;
+    let effort = &Effort::of(&plan.run);
     let (mut drills, mut failed): (Vec<(Manifest, Drilled)>, _) = (Vec::new(), None);
     for manifest in wanted(&store, run.as_ref(), only.as_ref()).await? {
         let Some(database) = plan.databases.get(&manifest.database) else { continue };
-        let drilled = drill::drill(context.world, &store, &manifest, &database.url).await;
+        let (world, url, roles) = (context.world, &database.url, Roles::MustExist);
+        let drilled = drill::drill(&Restoring { world, store: &store, url, roles, effort }, &manifest).await;
         let verdict = drilled.as_ref().map_or(Ok(()), Drilled::verdict);
         failed = failed.or(verdict.err());
         match drilled {

@@ -7,7 +7,9 @@ use serde_json::json;
 
 use crate::failure::Exit;
 use crate::names::{DatabaseName, RunId};
+use crate::snapshot::effort::Effort;
 use crate::snapshot::elsewhere::{Roles, restore_as};
+use crate::snapshot::restore::Restoring;
 
 use super::super::Ended;
 use super::super::context::{Context, only_of};
@@ -28,7 +30,8 @@ pub(super) async fn run(
     let manifests = wanted(&store, run.as_ref(), Some(&BTreeSet::from([name.clone()]))).await?;
     let manifest = manifests.first().expect("`wanted` gives at least one");
     let url = &plan.databases[&name].url;
-    let restored = restore_as(context.world, &store, manifest, url, dbname, roles).await.map_err(not_verified)?;
+    let restoring = Restoring { world: context.world, store: &store, url, roles, effort: &Effort::of(&plan.run) };
+    let restored = restore_as(&restoring, manifest, dbname).await.map_err(not_verified)?;
     let took = begun.elapsed().as_secs_f64();
     if context.console.json {
         context.console.print_json(&json!({

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::divided;
 use crate::fingerprint_proof::{ZOO, make_roles};
+use crate::harness;
 use crate::world::{TestWorld, assert_same};
 
 /// Databases on the server that a drill of `database` may have left.
@@ -71,6 +72,40 @@ async fn what_differs_is_named() {
     fs::write(world.object("manifest.json"), &whole).expect("ours");
     let _ = world.run(&["snapshot", "drill"]).expect(0);
     assert_eq!(world.json(0, &["snapshot", "list"])["snapshots"][0]["drilled"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_drill_that_was_killed_left_behind_goes_with_the_next() {
+    let world = TestWorld::new("drill_left", &["a"]).await;
+    world.sql("a", "create table t (id int primary key); insert into t select generate_series(1, 500)").await;
+    world.sql_plan("");
+    world.file("migrations/a/001_u.sql", "create table u (id int);\n");
+    let plan = world.run(&["plan"]).expect(0).stdout.clone();
+    assert!(plan.contains("restoring a was not measured: no drill was made"), "{plan}");
+    let run = world.json(0, &["snapshot", "take"])["run"].clone();
+    let names = ["482k3f", "482k3g"].map(|tail| format!("{}__drill_20260101_000000_{tail}", world.dbname("a")));
+    let mut server = harness::connect(&harness::cluster().url(harness::OWNER, "postgres")).await;
+    for name in &names {
+        harness::execute(&mut server, format!("create database {name}")).await;
+    }
+    // Somebody drills into the second one.
+    let key = format!("select pg_advisory_lock(hashtextextended('migrate drill {}', 0))", names[1]);
+    harness::execute(&mut server, key).await;
+    world.run(&["snapshot", "drill"]).expect(0).says(&format!("dropped {}, which a drill", names[0]));
+    let left = format!(
+        "select string_agg(datname, ' ') from pg_database where datname like '{}\\_\\_drill%'",
+        world.dbname("a").replace('_', "\\_")
+    );
+    assert_eq!(world.ask(&left).await, names[1]);
+    // What it measured is told beforehand.
+    let plan = world.run(&["plan"]).expect(0).stdout.clone();
+    let told = format!("in the drill of run {}, just now", run.as_str().expect("an id"));
+    assert!(plan.contains("restoring a took ") && plan.contains(&told), "{plan}");
+    let document = world.json(0, &["plan"]);
+    assert!(document["databases"][0]["drilled"]["seconds"].as_f64().is_some_and(|it| it > 0.0), "{document:#}");
+    drop(server);
+    world.run(&["snapshot", "drill"]).expect(0).says(&format!("dropped {}, which a drill", names[1]));
+    assert_eq!(scratch(&world, "a").await, "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,246 @@
+//! The rows of an archive on their way into a database by COPY of our own: each large table emptied in the transaction that fills
+//! it, so that its rows are written frozen, and nothing has to visit them again. The server says how many it took.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use sqlx::PgConnection;
+use tokio::sync::mpsc::Receiver;
+
+use crate::crash;
+use crate::outside::postgres::{PgError, change, query_error};
+use crate::sql::quote::identifier;
+
+use super::custom::{CustomError, Entry, Reader, TABLE_DATA, Watches};
+
+/// After so many bytes one COPY ends and the next begins, within the same transaction: what the server has against a row is
+/// heard only at the end of a COPY.
+const ONE_COPY: usize = 64 << 20;
+/// How `pg_dump` ends the COPY of a table.
+const FROM_STDIN: &str = " FROM stdin;";
+/// As `pg_restore` sets them for its session, but for `synchronous_commit`: whoever relies on the database waits for the disk at
+/// the end, and with it for everything before it.
+pub(super) const SETTINGS: &str = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+     SET standard_conforming_strings = on; SET xmloption = content; SET row_security = off; SET synchronous_commit = off; \
+     SELECT pg_catalog.set_config('search_path', '', false); SELECT pg_catalog.set_config(name, '0', false) FROM \
+     pg_catalog.pg_settings WHERE name = 'transaction_timeout'";
+
+/// A table that was loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Loaded {
+    pub(super) schema: String,
+    pub(super) name: String,
+    /// As the server counted them.
+    pub(super) rows: u64,
+    /// Bytes of COPY's text.
+    pub(super) bytes: u64,
+}
+
+/// A table whose rows are in the archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Table {
+    schema: String,
+    name: String,
+    /// `COPY … FROM stdin`, without its end.
+    copy: String,
+}
+
+/// What has passed of an archive, to be carried out in this order.
+enum Step {
+    Begin(Table),
+    Rows(BytesMut),
+    End,
+}
+
+/// Turns what passes into steps.
+#[derive(Default)]
+pub(super) struct Steps {
+    tables: BTreeMap<i64, Table>,
+    sequences: Vec<String>,
+    /// It holds something else than rows and values of sequences, or rows in another encoding.
+    is_more: bool,
+    steps: VecDeque<Step>,
+}
+
+impl Steps {
+    /// Whether everything in it can be loaded here.
+    pub(super) fn is_all(&self) -> bool {
+        !self.is_more
+    }
+}
+
+impl Watches for Steps {
+    fn entry(&mut self, entry: &Entry<'_>) {
+        let text = |it: &[u8]| String::from_utf8(it.to_vec()).ok();
+        let known = match entry.kind {
+            b"STDSTRINGS" | b"SEARCHPATH" => Some(()),
+            b"ENCODING" => (entry.definition.trim_ascii() == b"SET client_encoding = 'UTF8';").then_some(()),
+            b"SEQUENCE SET" => text(entry.definition).map(|it| self.sequences.push(it)),
+            TABLE_DATA => text(entry.copy).and_then(|copy| {
+                let copy = copy.trim_end().strip_suffix(FROM_STDIN)?.to_owned();
+                let table = Table { schema: text(entry.schema)?, name: text(entry.tag)?, copy };
+                self.tables.insert(entry.id, table);
+                Some(())
+            }),
+            _ => None,
+        };
+        self.is_more |= known.is_none();
+    }
+
+    fn begin(&mut self, id: i64) {
+        match self.tables.get(&id) {
+            Some(table) => self.steps.push_back(Step::Begin(table.clone())),
+            None => self.is_more = true,
+        }
+    }
+
+    fn body(&mut self, bytes: &[u8]) {
+        match self.steps.back_mut() {
+            Some(Step::Rows(rows)) => rows.extend_from_slice(bytes),
+            _ => self.steps.push_back(Step::Rows(bytes.into())),
+        }
+    }
+
+    fn end(&mut self) -> Result<(), CustomError> {
+        self.steps.push_back(Step::End);
+        Ok(())
+    }
+}
+
+/// Why rows were not loaded.
+pub(super) enum LoadError {
+    /// It is no whole archive.
+    Archive(CustomError),
+    /// The database refused.
+    Database(PgError),
+}
+
+impl From<CustomError> for LoadError {
+    fn from(error: CustomError) -> Self {
+        Self::Archive(error)
+    }
+}
+
+impl From<PgError> for LoadError {
+    fn from(error: PgError) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// An archive that is being loaded: its table of contents has passed.
+pub(super) struct Loading {
+    pub(super) reader: Reader<Steps>,
+    pub(super) plain: Receiver<Bytes>,
+}
+
+impl Loading {
+    /// Loads it. `session` has [`SETTINGS`].
+    pub(super) async fn load(mut self, session: &mut PgConnection) -> Result<Vec<Loaded>, LoadError> {
+        let mut loaded = Vec::new();
+        while let Some(step) = self.next().await? {
+            if let Step::Begin(table) = step {
+                loaded.push(self.table(session, table).await?);
+            }
+        }
+        self.reader.ended()?;
+        for sequence in std::mem::take(&mut self.reader.watcher.sequences) {
+            run(session, sequence, "setting a sequence").await?;
+        }
+        Ok(loaded)
+    }
+
+    async fn next(&mut self) -> Result<Option<Step>, CustomError> {
+        loop {
+            if let Some(step) = self.reader.watcher.steps.pop_front() {
+                return Ok(Some(step));
+            }
+            let Some(chunk) = self.plain.recv().await else { return Ok(None) };
+            self.reader.push(&chunk)?;
+        }
+    }
+
+    async fn table(&mut self, session: &mut PgConnection, table: Table) -> Result<Loaded, LoadError> {
+        let Table { schema, name, copy } = table;
+        let (mut rows, mut bytes) = (0, 0);
+        // A commit that drops the file of before waits for the disk: not worth it for a table that has come whole already.
+        let large = !self.reader.watcher.steps.iter().any(|it| matches!(it, Step::End));
+        let frozen = large && emptied(session, &schema, &name).await?;
+        let copy = format!("{copy} FROM stdin{}", if frozen { " WITH (FREEZE)" } else { "" });
+        let what = format!("loading {schema}.{name}");
+        let (mut over, mut rest) = (false, BytesMut::new());
+        while !over {
+            crash::point("rows before", &copy);
+            let mut into = session.copy_in_raw(&copy).await.map_err(query_error(&what))?;
+            let (mut sent, mut full) = (0, false);
+            while !(full || over) {
+                let mut some = match rest.is_empty() {
+                    false => rest.split(),
+                    true => match self.next().await? {
+                        Some(Step::Rows(some)) => some,
+                        Some(_) => {
+                            over = true;
+                            continue;
+                        }
+                        None => return Err(CustomError::Broken("it ends in the middle").into()),
+                    },
+                };
+                if sent >= ONE_COPY
+                    && let Some(end) = between_rows(&some)
+                {
+                    (rest, full) = (some.split_off(end), true);
+                }
+                sent += some.len();
+                bytes += some.len() as u64;
+                into.send(some).await.map_err(query_error(&what))?;
+            }
+            let finished = into.finish().await;
+            crash::point("rows after", &copy);
+            rows += finished.map_err(query_error(&what))?;
+        }
+        if large {
+            run(session, "COMMIT".into(), "ending the transaction of a table").await?;
+        }
+        Ok(Loaded { schema, name, rows, bytes })
+    }
+}
+
+/// A place between two rows. What follows the last row is empty lines, which would be rows to a COPY that begins with them.
+fn between_rows(text: &[u8]) -> Option<usize> {
+    let is_row = |at: &usize| text.get(*at).is_some_and(|next| *next != b'\n');
+    memchr::memrchr_iter(b'\n', text).map(|end| end + 1).find(is_row)
+}
+
+/// Begins the transaction of a table. Whether it was emptied in it: a role that may add rows may be one that may not.
+async fn emptied(session: &mut PgConnection, schema: &str, name: &str) -> Result<bool, PgError> {
+    let table = format!("{}.{}", identifier(schema), identifier(name));
+    let begin = "beginning the transaction of a table";
+    if change(session, format!("BEGIN; TRUNCATE TABLE ONLY {table}")).await.is_ok() {
+        return Ok(true);
+    }
+    run(session, "ROLLBACK".into(), begin).await?;
+    run(session, "BEGIN".into(), begin).await?;
+    Ok(false)
+}
+
+async fn run(session: &mut PgConnection, sql: String, what: &str) -> Result<(), PgError> {
+    change(session, sql).await.map_err(query_error(what))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_ends_between_two_rows() {
+        let cut = |text: &str| between_rows(text.as_bytes());
+        assert_eq!(cut("1\ta\n2\tb\n3"), Some(8));
+        assert_eq!(cut("1\ta\n2\tb\n"), Some(4));
+        assert_eq!(cut("no end"), None);
+        // Never within the end of the rows, nor after it.
+        assert_eq!(cut("9\tz\n\\.\n\n\n"), Some(4));
+        assert_eq!(cut("\\.\n\n\n"), None);
+        assert_eq!(cut(".\n\n"), None);
+        assert_eq!(cut("\n\n"), None);
+    }
+}
