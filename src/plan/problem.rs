@@ -223,7 +223,7 @@ pub(super) enum Problem {
     #[diagnostic(
         code("plan.recipient"),
         help(
-            "`age-keygen -o FILE` makes an identity, and prints its recipient: write that, and keep FILE where it is safe."
+            "Write the recipient that `age-keygen -o FILE` prints as it makes an identity, and keep FILE where it is safe."
         )
     )]
     Recipient { error: RecipientError },
