@@ -75,7 +75,7 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     if let Some(unfinished) = unfinished.or_fail()? {
         return Err(Failure::untouched(Blame::Busy, unfinished));
     }
-    let (survey, sessions) = settled(world, plan, looked, &mut locks).await?;
+    let (survey, sessions) = settled(world, plan, looked, &mut locks, &run).await?;
     survey.no_drift(plan).or_blame(Blame::Drift)?;
     if let Some(only) = &options.only {
         super::edges::only(world, plan, &survey, only).await?;

@@ -41,8 +41,8 @@ impl std::fmt::Display for GoingOn {
     }
 }
 
-/// The survey of a target whose locks are held, and its sessions, once what earlier runs left behind is over: a server works on
-/// after its client has died. Where there is such a run, it is looked at again.
+/// The survey of a target whose locks are held for `own`, and its sessions, once what other runs left behind is over: a server
+/// works on after its client has died. Where there is such a run, it is looked at again. Those of `own` are the sessions at hand.
 ///
 /// # Errors
 /// A database cannot be reached, or a session of such a run does not end.
@@ -51,10 +51,11 @@ pub(super) async fn settled(
     plan: &Plan,
     (found, sessions): (Survey, Sessions),
     locks: &mut Locks,
+    own: &RunId,
 ) -> Result<(Survey, Sessions), Failure> {
     let found = found.whole(plan)?;
     let runs: BTreeSet<&str> = found.steps.values().flat_map(begun_in).collect();
-    let runs: Vec<RunId> = runs.into_iter().filter_map(|run| RunId::new(run).ok()).collect();
+    let runs: Vec<RunId> = runs.into_iter().filter_map(|run| RunId::new(run).ok()).filter(|run| run != own).collect();
     if runs.is_empty() {
         return Ok((found, sessions));
     }

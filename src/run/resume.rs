@@ -217,7 +217,7 @@ impl Unfinished<'_> {
         let only: BTreeSet<DatabaseName> = state.databases.keys().cloned().collect();
         let sessions = Sessions::open(plan, Some(&only), &step::application(&state.run)).await;
         let looked = look_through(world, plan, sessions).await;
-        let (survey, sessions) = settled(world, plan, looked, locks).await?;
+        let (survey, sessions) = settled(world, plan, looked, locks, &state.run).await?;
         self.same_servers(&survey)?;
         let outlook = outlook(state, plan, &survey);
         self.can_go_on(&outlook)?;
