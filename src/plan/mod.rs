@@ -126,7 +126,7 @@ impl Compression {
 }
 
 /// The least that `run.memory` can be, in bytes: one dump or restore at a time.
-pub const LEAST_MEMORY: u64 = 72 << 20;
+pub const LEAST_MEMORY: u64 = 84 << 20;
 /// The default of `run.memory`.
 const MEMORY: u64 = 256 << 20;
 

@@ -11,7 +11,7 @@ pub(super) const MOST_JOBS: usize = 8;
 /// Blocks of one archive that are compressed at once.
 const MOST_WORKERS: usize = 4;
 /// What the process takes without any archive, in bytes: itself, its sessions, the files of a release.
-const BASE: u64 = 44 << 20;
+const BASE: u64 = 56 << 20;
 /// What one archive takes on its way, in bytes, beside the parts of its upload: chunks that wait, blocks that are compressed, and
 /// later, in their place, what is read back. For a restore, pieces of the store, and chunks for the server.
 const ONE_ARCHIVE: u64 = 10 << 20;
