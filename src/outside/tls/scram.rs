@@ -34,7 +34,10 @@ where
     D: AsyncRead + AsyncWrite + Unpin,
 {
     let startup = startup(driver).await.map_err(TlsError::Lost)?;
-    send(server, &startup).await?;
+    if let Err(gone) = send(server, &startup).await {
+        // What the server said before it went tells more than that it has gone.
+        return Err(message(server).await.err().unwrap_or(gone));
+    }
     if login.binding == ChannelBinding::Disable {
         return Ok(());
     }

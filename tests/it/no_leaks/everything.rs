@@ -163,7 +163,7 @@ fn allowed(program: &str, name: &str) -> bool {
         "pg_dump" | "pg_restore" => ["PATH", "HOME", "LC_ALL"].contains(&name) || of_libpq.contains(&name),
         // Steps and hooks, and what they start: `sh` adds where it is.
         _ => {
-            let ours = ["PATH", "HOME", "LANG", "PGOPTIONS", "PGAPPNAME", "PGPASSWORD", "DATABASE_URL", "API_TOKEN", "WORD", "PWD"];
+            let ours = ["PATH", "HOME", "LANG", "PGOPTIONS", "PGAPPNAME", "PGPASSWORD", "DATABASE_URL", "API_TOKEN", "WORD", "PWD", "OLDPWD", "SHLVL", "_"];
             ours.contains(&name) || name.starts_with("MIGRATE_") || name.starts_with("PYTHON")
         }
     }

@@ -13,6 +13,7 @@ fn world(server: &Server, url: &str) -> TestWorld {
     world.set("HOME", server.home.path().display().to_string());
     world.set("PATH", format!("{}:/usr/bin:/bin", server.cluster.bin_dir().display()));
     world.sql_plan("");
+    world.file("migrations/a/001_t.sql", "create table t (ssl bool);\n");
     world
 }
 
@@ -100,7 +101,6 @@ async fn a_release_and_its_way_back_never_leave_tls() {
         "[[steps]]\nname = \"fill\"\ndatabase = \"a\"\nkind = \"command\"\nafter = [\"a-schema\"]\nargv = [\"psql\", \"-X\", \"-d\", \
          \"${url}\", \"-c\", \"insert into t select ssl from pg_stat_ssl where pid = pg_backend_pid()\"]\n",
     );
-    world.file("migrations/a/001_t.sql", "create table t (ssl bool);\n");
     let _ = world.run(&["apply", "--yes"]).expect(0);
     assert_eq!(server.admin_in("app", "SELECT string_agg(ssl::text, ',') FROM t"), "true");
     let _ = world.run(&["rollback", "--yes"]).expect(0);

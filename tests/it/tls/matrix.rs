@@ -187,7 +187,7 @@ async fn each_mode_does_what_libpq_does() {
         }
     }
     count.print("TLS, ten servers");
-    assert!(count.same >= 270 && count.encrypted >= 100 && count.refused >= 80, "{}", count.same);
+    assert!(count.same >= 270 && count.encrypted >= 45 && count.refused >= 100, "{}", count.same);
 }
 
 /// What `sslcert` and `sslkey` say.
