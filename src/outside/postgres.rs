@@ -173,7 +173,9 @@ pub async fn change(session: &mut PgConnection, sql: impl Into<String>) -> Resul
 /// What to do about a session that was refused, by the SQL state.
 fn remedy(state: Option<&str>) -> &'static str {
     match state {
-        Some("28P01") => "The password in the URL is not the role's: write `%25`, `%40`, `%3A`, `%2F` for `%`, `@`, `:`, `/` in it.",
+        Some("28P01") => {
+            "The password in the URL is not the role's: write `%25`, `%40`, `%3A`, `%2F` for `%`, `@`, `:`, `/` in it."
+        }
         Some("28000") => {
             "The server's pg_hba.conf decides who may come from where and how: look there, and whether the role may log in, \
              whether it wants TLS (`sslmode`), or a client certificate (`sslcert`, `sslkey`)."

@@ -33,7 +33,8 @@ fn cases(text: &str) -> Vec<Case> {
     let case = |block: &str| {
         let mut lines = block.lines();
         let what = lines.next().expect("a title").to_owned();
-        let mut before: Vec<String> = lines.by_ref().take_while(|it| !it.starts_with("$ ")).map(str::to_owned).collect();
+        let mut before: Vec<String> =
+            lines.by_ref().take_while(|it| !it.starts_with("$ ")).map(str::to_owned).collect();
         let written = block.lines().skip(before.len() + 1);
         let command = written.clone().next().expect("a command").trim_start_matches("$ ").to_owned();
         let mut rest = written.skip(1);
@@ -85,7 +86,8 @@ impl Here {
     /// One line of what comes before the command.
     fn prepare(&mut self, line: &str) {
         let mut words = line.splitn(3, ' ');
-        let (verb, first, rest) = (words.next().expect("a verb"), words.next().unwrap_or(""), words.next().unwrap_or(""));
+        let (verb, first, rest) =
+            (words.next().expect("a verb"), words.next().unwrap_or(""), words.next().unwrap_or(""));
         match verb {
             "set" => self.world.set(first, self.meant(rest)),
             "unset" => self.world.unset(first),
@@ -161,7 +163,10 @@ async fn released() -> TestWorld {
     let refinery = sql_step("b").replace("kind = \"sql\"", "kind = \"refinery\"");
     world.plan(&format!("{}{refinery}", sql_step("a")));
     world.set("LANG", "C.UTF-8");
-    world.file("migrations/a/001_people.sql", "create table people (id int primary key);\n-- migrate:down\ndrop table people;\n");
+    world.file(
+        "migrations/a/001_people.sql",
+        "create table people (id int primary key);\n-- migrate:down\ndrop table people;\n",
+    );
     world.file("migrations/b/V1__orders.sql", "create table orders (id int primary key);\n");
     world.sql("a", "create table kept (id int); insert into kept select generate_series(1, 100)").await;
     let _ = world.run(&["apply", "--yes"]).expect(0);
@@ -208,11 +213,13 @@ async fn bad_input_is_told_what_is_wrong_and_changes_nothing() {
         let before = case.before.iter().map(|it| format!("{it}\n")).collect::<String>();
         let _ = write!(written, "\n== {}\n{before}$ {}\n{}\n{said}\n", case.what, case.command, ran.code);
         if (ran.code, &said) != (case.code, &case.said) {
-            different.push(format!("== {}\nwas to be {}\n{}\nand is {}\n{said}", case.what, case.code, case.said, ran.code));
+            different
+                .push(format!("== {}\nwas to be {}\n{}\nand is {}\n{said}", case.what, case.code, case.said, ran.code));
         }
     }
     assert_same(&before, &template.fingerprints().await);
-    let mut server = sqlx::PgConnection::connect(&harness::cluster().url("postgres", "postgres")).await.expect("a session");
+    let mut server =
+        sqlx::PgConnection::connect(&harness::cluster().url("postgres", "postgres")).await.expect("a session");
     let left: Vec<String> = sqlx::query_scalar("select datname from pg_database where datname like $1")
         .bind(format!("%{}%", template.dbname("a")))
         .fetch_all(&mut server)

@@ -40,7 +40,9 @@ pub enum TlsError {
     #[error("the file of `{parameter}` cannot be read: {}", file.display())]
     #[diagnostic(
         code("tls.file"),
-        help("Correct `{parameter}` in the URL: a file that is named there must be there. It is relative to where migrate runs.")
+        help(
+            "Correct `{parameter}` in the URL: a file that is named there must be there. It is relative to where migrate runs."
+        )
     )]
     File {
         /// `sslrootcert` and its like.
@@ -53,7 +55,10 @@ pub enum TlsError {
     },
     /// A file with something else in it.
     #[error("the file of `{parameter}` holds {what}: {}", file.display())]
-    #[diagnostic(code("tls.pem"), help("It must be PEM, with lines `-----BEGIN …-----` and `-----END …-----` around each part."))]
+    #[diagnostic(
+        code("tls.pem"),
+        help("It must be PEM, with lines `-----BEGIN …-----` and `-----END …-----` around each part.")
+    )]
     Pem {
         /// `sslrootcert` and its like.
         parameter: &'static str,
@@ -102,7 +107,9 @@ pub enum TlsError {
     #[error("the server did not take {}: it said `{alert}`", .sent.as_ref().map_or_else(|| "a session without a client certificate".to_owned(), |it| format!("the client certificate {}", it.display())))]
     #[diagnostic(
         code("tls.client_refused"),
-        help("Name a certificate in `sslcert`, and its key in `sslkey`, that an authority in the server's `ssl_ca_file` has issued.")
+        help(
+            "Name a certificate in `sslcert`, and its key in `sslkey`, that an authority in the server's `ssl_ca_file` has issued."
+        )
     )]
     ClientRefused {
         /// In TLS's words.
@@ -112,7 +119,10 @@ pub enum TlsError {
     },
     /// Anything else that went wrong before there was encryption.
     #[error("TLS with the server failed: {0}")]
-    #[diagnostic(code("tls.handshake"), help("TLS 1.2 or 1.3 is needed; look at the server's log, and at `ssl_min_protocol_version` there."))]
+    #[diagnostic(
+        code("tls.handshake"),
+        help("TLS 1.2 or 1.3 is needed; look at the server's log, and at `ssl_min_protocol_version` there.")
+    )]
     Handshake(String),
     /// The other side of the connection.
     #[error("the connection was lost while TLS was being set up")]
@@ -120,18 +130,26 @@ pub enum TlsError {
     Lost(#[source] std::io::Error),
     /// The address itself.
     #[error("the server cannot be reached")]
-    #[diagnostic(code("tls.unreached"), help("Check that the server runs, and that host and port of the URL are right."))]
+    #[diagnostic(
+        code("tls.unreached"),
+        help("Check that the server runs, and that host and port of the URL are right.")
+    )]
     Unreached(#[source] std::io::Error),
     /// `channel_binding=require`, and no channel.
     #[error("`channel_binding=require` cannot be had: {0}")]
     #[diagnostic(
         code("tls.channel_binding"),
-        help("It needs TLS, `sslmode=require` or more, and a role whose password the server keeps as `scram-sha-256`.")
+        help(
+            "It needs TLS, `sslmode=require` or more, and a role whose password the server keeps as `scram-sha-256`."
+        )
     )]
     Unbound(&'static str),
     /// The server asked for proof of the password, and could not show that it knows it as well.
     #[error("the server did not prove that it knows the password: {0}")]
-    #[diagnostic(code("tls.scram"), help("Somebody may be between: compare the server's certificate, and use `sslmode=verify-full`."))]
+    #[diagnostic(
+        code("tls.scram"),
+        help("Somebody may be between: compare the server's certificate, and use `sslmode=verify-full`.")
+    )]
     Unproven(String),
 }
 
@@ -140,15 +158,24 @@ pub enum TlsError {
 pub enum CertificateFault {
     /// Its time is over.
     #[error("the server's certificate expired on {}", .0.format("%Y-%m-%d %H:%M:%S UTC"))]
-    #[diagnostic(code("tls.expired"), help("Renew the server's certificate. It is not trusted without, whatever else is right."))]
+    #[diagnostic(
+        code("tls.expired"),
+        help("Renew the server's certificate. It is not trusted without, whatever else is right.")
+    )]
     Expired(DateTime<Utc>),
     /// Its time is to come.
     #[error("the server's certificate is not valid before {}", .0.format("%Y-%m-%d %H:%M:%S UTC"))]
-    #[diagnostic(code("tls.not_yet"), help("Look at the clock of this machine, and at that of the one that made the certificate."))]
+    #[diagnostic(
+        code("tls.not_yet"),
+        help("Look at the clock of this machine, and at that of the one that made the certificate.")
+    )]
     NotYet(DateTime<Utc>),
     /// Its authority's time is over.
     #[error("the certificate of the authority `{called}` in {} expired on {}", file.display(), at.format("%Y-%m-%d %H:%M:%S UTC"))]
-    #[diagnostic(code("tls.authority_expired"), help("Get the authority's new certificate, and put it into that file."))]
+    #[diagnostic(
+        code("tls.authority_expired"),
+        help("Get the authority's new certificate, and put it into that file.")
+    )]
     AuthorityExpired {
         /// Its common name.
         called: String,
@@ -173,7 +200,9 @@ pub enum CertificateFault {
     #[error("the server's certificate was issued by `{issuer}`, which is no authority in {}", file.display())]
     #[diagnostic(
         code("tls.unknown_authority"),
-        help("If the server is the right one, name the file of the authority that issued its certificate in `sslrootcert`.")
+        help(
+            "If the server is the right one, name the file of the authority that issued its certificate in `sslrootcert`."
+        )
     )]
     UnknownAuthority {
         /// The issuer's common name.
@@ -185,7 +214,9 @@ pub enum CertificateFault {
     #[error("the server's certificate is for {names}, and not for {host}")]
     #[diagnostic(
         code("tls.wrong_host"),
-        help("Connect by a name that the certificate is for; `sslmode=verify-ca` trusts every host of that authority.")
+        help(
+            "Connect by a name that the certificate is for; `sslmode=verify-ca` trusts every host of that authority."
+        )
     )]
     WrongHost {
         /// As the URL has it.
@@ -199,7 +230,10 @@ pub enum CertificateFault {
     Revoked(PathBuf),
     /// The list says nothing.
     #[error("whether the server's certificate is revoked cannot be told from {}: {why}", file.display())]
-    #[diagnostic(code("tls.revocation"), help("The file of `sslcrl` needs the newest list of each authority in the chain."))]
+    #[diagnostic(
+        code("tls.revocation"),
+        help("The file of `sslcrl` needs the newest list of each authority in the chain.")
+    )]
     Revocation {
         /// The file of lists.
         file: PathBuf,
@@ -208,6 +242,9 @@ pub enum CertificateFault {
     },
     /// In the library's words.
     #[error("the server's certificate cannot be trusted: {0}")]
-    #[diagnostic(code("tls.certificate"), help("Look at it with `openssl s_client -starttls postgres -connect HOST:PORT`."))]
+    #[diagnostic(
+        code("tls.certificate"),
+        help("Look at it with `openssl s_client -starttls postgres -connect HOST:PORT`.")
+    )]
     Other(String),
 }

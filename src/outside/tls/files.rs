@@ -48,8 +48,11 @@ pub(super) fn client(
     let key_file = ssl.key.as_ref().map(PathBuf::from).or_else(|| default.clone().filter(|it| it.exists()));
     let Some(key_file) = key_file else { return Err(TlsError::NoKey { cert, key: default }) };
     let der = key(&key_file)?;
-    let unusable =
-        |_| TlsError::Pem { parameter: "sslkey", file: key_file.clone(), what: "a key of a kind that is not known".into() };
+    let unusable = |_| TlsError::Pem {
+        parameter: "sslkey",
+        file: key_file.clone(),
+        what: "a key of a kind that is not known".into(),
+    };
     let key = provider.key_provider.load_private_key(der).map_err(unusable)?;
     let of_cert = chain.first().and_then(|it| Certificate::read(it));
     let of_key = key.public_key();

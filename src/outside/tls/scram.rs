@@ -4,7 +4,9 @@
 use std::io;
 
 use bytes::{Buf as _, BytesMut};
-use postgres_protocol::authentication::sasl::{ChannelBinding as Bound, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
+use postgres_protocol::authentication::sasl::{
+    ChannelBinding as Bound, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256,
+};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -148,9 +150,7 @@ fn mechanism(login: &Login<'_>, offer: &[u8]) -> Result<(&'static str, Bound), T
     let offered: Vec<&[u8]> = offer[9..].split(|it| *it == 0).collect();
     let offers = |name: &str| offered.contains(&name.as_bytes());
     match &login.end_point {
-        Some(hash) if offers(SCRAM_SHA_256_PLUS) => {
-            Ok((SCRAM_SHA_256_PLUS, Bound::tls_server_end_point(hash.clone())))
-        }
+        Some(hash) if offers(SCRAM_SHA_256_PLUS) => Ok((SCRAM_SHA_256_PLUS, Bound::tls_server_end_point(hash.clone()))),
         _ if login.binding == ChannelBinding::Require => {
             Err(TlsError::Unbound("the server does not offer it, or its certificate has no hash for it"))
         }

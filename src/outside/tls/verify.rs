@@ -6,7 +6,9 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature_with_raw_key};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature_with_raw_key,
+};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
 
@@ -70,7 +72,8 @@ impl Trust {
         if certificate.version < 3 {
             return self.check_old(certificate, algorithms);
         }
-        let links: Vec<CertificateDer<'_>> = sent.iter().chain(&self.links).map(|it| CertificateDer::from(it.as_ref())).collect();
+        let links: Vec<CertificateDer<'_>> =
+            sent.iter().chain(&self.links).map(|it| CertificateDer::from(it.as_ref())).collect();
         // Any name does: names are compared by libpq's rules, and webpki comes to them last.
         let name = ServerName::from(std::net::IpAddr::from([0, 0, 0, 0]));
         let Some(chains) = &self.chains else { return Err(self.stranger(certificate)) };
@@ -90,7 +93,8 @@ impl Trust {
         algorithms: &WebPkiSupportedAlgorithms,
     ) -> Result<(), CertificateFault> {
         let signed_by = |authority: &CertificateDer<'_>| {
-            let authority = Certificate::read(authority).filter(|it| it.is_authority && it.subject == certificate.issuer);
+            let authority =
+                Certificate::read(authority).filter(|it| it.is_authority && it.subject == certificate.issuer);
             authority.is_some_and(|it| is_signed_with(certificate, &it, algorithms))
         };
         if !self.authorities.iter().any(signed_by) {

@@ -61,7 +61,7 @@ impl<'a> Reader<'a> {
         let all = self.0;
         let (tag, first) = (*all.first()?, *all.get(1)?);
         let (length, header) = match first {
-            short @ 0..0x80 => (usize::from(short), 2),
+            short @ 0..=0x7f => (usize::from(short), 2),
             // Nothing in a certificate is longer than three bytes can say.
             long @ 0x81..=0x83 => {
                 let count = usize::from(long & 0x7f);

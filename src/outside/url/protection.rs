@@ -79,7 +79,8 @@ impl Protection {
             }
             "ssl_min_protocol_version" => {
                 let known = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"].contains(&value);
-                self.ssl.tls13_only = if known { value == "TLSv1.3" } else { return Err(UrlError::TlsVersion(whence)) };
+                self.ssl.tls13_only =
+                    if known { value == "TLSv1.3" } else { return Err(UrlError::TlsVersion(whence)) };
             }
             _ => refuse(name, value, whence)?,
         }

@@ -7,8 +7,7 @@ use super::*;
 /// `host port user password dbname`, and whatever else is set.
 fn fields(url: &DatabaseUrl) -> String {
     let password = url.password().map_or("-", Secret::expose);
-    let mut text =
-        format!("{} {} {} {password} {}", url.host(), url.port(), url.user().unwrap_or("-"), url.dbname());
+    let mut text = format!("{} {} {} {password} {}", url.host(), url.port(), url.user().unwrap_or("-"), url.dbname());
     let rest = [
         ("ssl", Some(url.ssl().mode.as_str()).filter(|it| *it != "prefer").map(str::to_owned)),
         ("root", url.ssl().root_cert.clone()),
@@ -76,10 +75,7 @@ fn hosts_and_ports() {
     good("postgresql:///d?host=/run/postgresql", "/run/postgresql 5432 - - d");
     good("postgresql://%2Frun%2Fpostgresql/d", "/run/postgresql 5432 - - d");
     good("postgresql://u:p@/d?host=/cloudsql/p-1:europe-west1:i", "/cloudsql/p-1:europe-west1:i 5432 u p d");
-    good(
-        "postgresql://u:p@/d?host=%2Fcloudsql%2Fp-1%3Aeurope-west1%3Ai",
-        "/cloudsql/p-1:europe-west1:i 5432 u p d",
-    );
+    good("postgresql://u:p@/d?host=%2Fcloudsql%2Fp-1%3Aeurope-west1%3Ai", "/cloudsql/p-1:europe-west1:i 5432 u p d");
     good("postgresql+asyncpg://u:p@/d?host=/cloudsql/p:r:i&port=6432", "/cloudsql/p:r:i 6432 u p d");
     // The query comes last and wins, as in libpq.
     good("postgresql://u:p@h:1/d?host=g&port=2&user=v&password=q&dbname=e", "g 2 v q e");
@@ -135,8 +131,7 @@ fn users_and_passwords() {
 
 #[test]
 fn placeholders() {
-    for text in ["[YOUR-PASSWORD]", "<password>", "{password}", "{{ db.password }}", "__PASSWORD__", "${PASSWORD}"]
-    {
+    for text in ["[YOUR-PASSWORD]", "<password>", "{password}", "{{ db.password }}", "__PASSWORD__", "${PASSWORD}"] {
         bad(&format!("postgresql://u:{text}@h/d"), "the URL's password is a placeholder that was never replaced");
         bad(&format!("postgresql://{text}:hunter2@h/d"), "the URL's user is a placeholder that was never replaced");
         bad(&format!("postgresql://u:hunter2@{text}/d"), "the URL's host is a placeholder that was never replaced");
@@ -189,10 +184,18 @@ fn protection() {
     );
     good("postgresql://h/d?sslrootcert=system", "h 5432 - - d ssl=verify-full root=system");
     good("postgresql://h/d?gssencmode=disable&sslcompression=0&ssl_min_protocol_version=TLSv1.2", "h 5432 - - d");
-    bad("postgresql://h/d?sslrootcert=system&sslmode=require", "`sslrootcert=system` goes with `sslmode=verify-full` alone");
+    bad(
+        "postgresql://h/d?sslrootcert=system&sslmode=require",
+        "`sslrootcert=system` goes with `sslmode=verify-full` alone",
+    );
     bad("postgresql://h/d?channel_binding=yes", "the URL's `channel_binding` is not `disable`, `prefer` or `require`");
-    bad("postgresql://h/d?ssl_min_protocol_version=1.3", "the URL's `ssl_min_protocol_version` is not a version of TLS");
-    for parameter in ["sslcrldir=/l", "sslpassword=hunter2", "hostaddr=10.0.0.1", "gssencmode=require", "require_auth=md5"] {
+    bad(
+        "postgresql://h/d?ssl_min_protocol_version=1.3",
+        "the URL's `ssl_min_protocol_version` is not a version of TLS",
+    );
+    for parameter in
+        ["sslcrldir=/l", "sslpassword=hunter2", "hostaddr=10.0.0.1", "gssencmode=require", "require_auth=md5"]
+    {
         let name = parameter.split('=').next().expect("a name");
         bad(&format!("postgresql://h/d?{parameter}"), &format!("the URL's `{name}` cannot be honoured"));
     }

@@ -29,8 +29,12 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
-        let settings =
-            [("log_statement", "all"), ("log_connections", "on"), ("log_min_messages", "debug1"), ("log_error_verbosity", "verbose")];
+        let settings = [
+            ("log_statement", "all"),
+            ("log_connections", "on"),
+            ("log_min_messages", "debug1"),
+            ("log_error_verbosity", "verbose"),
+        ];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let cluster = Cluster::start(ClusterOptions { settings, ..ClusterOptions::default() }).expect("a cluster");
         let it = Self { cluster };
@@ -41,7 +45,8 @@ impl Server {
         harness::execute(&mut admin, role).await;
         it.psql("postgres", "CREATE DATABASE app OWNER release");
         it.psql("app", "SET ROLE release; CREATE TABLE held (id int primary key); INSERT INTO held SELECT generate_series(1, 20000)");
-        fs::write(it.cluster.data_dir().join("pg_hba.conf"), "local all postgres trust\nlocal all all scram-sha-256\n").expect("a file");
+        fs::write(it.cluster.data_dir().join("pg_hba.conf"), "local all postgres trust\nlocal all all scram-sha-256\n")
+            .expect("a file");
         it.psql("postgres", "SELECT pg_reload_conf()");
         it
     }
@@ -77,7 +82,11 @@ fn world(server: &Server) -> (TestWorld, String) {
     let recipient = text.lines().find_map(|line| line.strip_prefix("# public key: ")).expect("a recipient").to_owned();
     let identity = text.lines().find(|line| line.starts_with("AGE-SECRET-KEY-")).expect("an identity").to_owned();
     world.set("MIGRATE_AGE_IDENTITY_FILE", world.path().join("identity").display().to_string());
-    for (name, value) in [("ALARM", format!("http://127.0.0.1:1/{HOOK}")), ("API_TOKEN", DECLARED.to_owned()), ("RUST_LOG", "trace".to_owned())] {
+    for (name, value) in [
+        ("ALARM", format!("http://127.0.0.1:1/{HOOK}")),
+        ("API_TOKEN", DECLARED.to_owned()),
+        ("RUST_LOG", "trace".to_owned()),
+    ] {
         world.set(name, value);
     }
     fs::create_dir(world.path().join("temporary")).expect("a folder");
@@ -92,7 +101,10 @@ fn world(server: &Server) -> (TestWorld, String) {
          [[hooks]]\non = \"success\"\nargv = [\"sh\", \"-c\", \"echo $WORD; env; sleep 0.1; exit 3\"]\nenv = {{ WORD = \"${{API_TOKEN}}\" }}\n"
     ));
     let plan = fs::read_to_string(world.path().join("plans/production.toml")).expect("written");
-    world.file("plans/production.toml", &plan.replace("[store]\n", &format!("[store]\nencrypt_to = [\"{recipient}\"]\n")));
+    world.file(
+        "plans/production.toml",
+        &plan.replace("[store]\n", &format!("[store]\nencrypt_to = [\"{recipient}\"]\n")),
+    );
     world.file("migrations/a/001_t.sql", "create table t (id int);\n-- migrate:down\ndrop table t;\n");
     (world, identity)
 }
@@ -115,7 +127,8 @@ async fn story(world: &TestWorld) -> Vec<Ran> {
     run(&["snapshot", "restore", "--only", "a", "--as", "elsewhere"], 0);
     run(&["runs", "list"], 0);
     let runs = world.json(0, &["runs", "list"]);
-    let run_id = runs["runs"].as_array().expect("runs").last().expect("a run")["run"].as_str().expect("an id").to_owned();
+    let run_id =
+        runs["runs"].as_array().expect("runs").last().expect("a run")["run"].as_str().expect("an id").to_owned();
     run(&["runs", "show", &run_id, "--json"], 0);
     run(&["rollback", &run_id, "--yes"], 0);
     world.file("migrations/a/002_bad.sql", "select no_such_thing;\n");
@@ -158,12 +171,36 @@ fn none_in(what: &str, bytes: &[u8], secrets: &[String]) {
 
 /// What a program may find in its environment.
 fn allowed(program: &str, name: &str) -> bool {
-    let of_libpq = ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGSSLMODE", "PGGSSENCMODE", "PGOPTIONS", "PGAPPNAME"];
+    let of_libpq = [
+        "PGHOST",
+        "PGPORT",
+        "PGUSER",
+        "PGDATABASE",
+        "PGPASSWORD",
+        "PGSSLMODE",
+        "PGGSSENCMODE",
+        "PGOPTIONS",
+        "PGAPPNAME",
+    ];
     match program {
         "pg_dump" | "pg_restore" => ["PATH", "HOME", "LC_ALL"].contains(&name) || of_libpq.contains(&name),
         // Steps and hooks, and what they start: `sh` adds where it is.
         _ => {
-            let ours = ["PATH", "HOME", "LANG", "PGOPTIONS", "PGAPPNAME", "PGPASSWORD", "DATABASE_URL", "API_TOKEN", "WORD", "PWD", "OLDPWD", "SHLVL", "_"];
+            let ours = [
+                "PATH",
+                "HOME",
+                "LANG",
+                "PGOPTIONS",
+                "PGAPPNAME",
+                "PGPASSWORD",
+                "DATABASE_URL",
+                "API_TOKEN",
+                "WORD",
+                "PWD",
+                "OLDPWD",
+                "SHLVL",
+                "_",
+            ];
             ours.contains(&name) || name.starts_with("MIGRATE_") || name.starts_with("PYTHON")
         }
     }
@@ -180,7 +217,10 @@ fn clean(seen: &Seen, identity: &str) {
             assert!(allowed(program, name), "{program} has {name}={value}");
             let of_database = [PASSWORD, ENCODED].iter().any(|it| value.contains(it));
             assert!(!of_database || ["PGPASSWORD", "DATABASE_URL"].contains(&&**name), "{program} has {name}={value}");
-            assert!(!value.contains(DECLARED) || ["API_TOKEN", "WORD"].contains(&&**name), "{program} has {name}={value}");
+            assert!(
+                !value.contains(DECLARED) || ["API_TOKEN", "WORD"].contains(&&**name),
+                "{program} has {name}={value}"
+            );
             for secret in [TOKEN, KEY, SESSION, HOOK, identity] {
                 assert!(!value.contains(secret), "{program} has {name}={value}");
             }
@@ -206,12 +246,17 @@ async fn told(server: &Server, env: &[(String, String)], store: Option<&dyn Obje
         Some(store) => objects(store).await,
         None => files(&world.store()),
     };
-    assert!(stored.keys().any(|it| it.ends_with(".age")) && stored.keys().any(|it| it.ends_with(".log")), "{:?}", stored.keys());
+    assert!(
+        stored.keys().any(|it| it.ends_with(".age")) && stored.keys().any(|it| it.ends_with(".log")),
+        "{:?}",
+        stored.keys()
+    );
     stored.iter().for_each(|(key, bytes)| none_in(key, bytes, &secrets));
     files(world.path()).iter().for_each(|(path, bytes)| none_in(path, bytes, &secrets));
     assert_eq!(files(&world.path().join("temporary")).into_keys().next(), None);
     // The ledgers, those of the databases that were replaced as well.
-    let databases = server.psql("postgres", "SELECT datname FROM pg_database WHERE datallowconn AND datname <> 'postgres'");
+    let databases =
+        server.psql("postgres", "SELECT datname FROM pg_database WHERE datallowconn AND datname <> 'postgres'");
     let mut rows = 0;
     for database in databases.lines().filter(|it| !it.starts_with("template")) {
         let asked = "SELECT coalesce(query_to_xml('select * from migrate.ledger', true, false, '')::text, '')";
@@ -233,12 +278,17 @@ async fn no_secret_of_a_whole_release_is_found_anywhere() {
     of_gcs.push(("MIGRATE_STORE".into(), format!("gs://{BUCKET}/deep")));
     let bucket = Bucket::new("no-leaks");
     let mut of_s3: Vec<(String, String)> = Bucket::env().into_iter().collect();
-    for (name, value) in [("AWS_SECRET_ACCESS_KEY", KEY), ("AWS_SESSION_TOKEN", SESSION), ("MIGRATE_STORE", "s3://no-leaks/deep")] {
+    for (name, value) in
+        [("AWS_SECRET_ACCESS_KEY", KEY), ("AWS_SESSION_TOKEN", SESSION), ("MIGRATE_STORE", "s3://no-leaks/deep")]
+    {
         of_s3.push((name.into(), value.into()));
     }
     let client = gcs.client(BUCKET).build().expect("a client");
-    let (of_folder, of_gcs, of_s3) =
-        (told(&server, &[], None).await, told(&server, &of_gcs, Some(&client)).await, told(&server, &of_s3, Some(&bucket.client())).await);
+    let (of_folder, of_gcs, of_s3) = (
+        told(&server, &[], None).await,
+        told(&server, &of_gcs, Some(&client)).await,
+        told(&server, &of_s3, Some(&bucket.client())).await,
+    );
     let log = fs::read(server.cluster.log_file()).expect("a log");
     assert!(String::from_utf8_lossy(&log).contains("COPY public.held"), "the server writes down what it hears");
     none_in("the server's log", &log, &secrets("AGE-SECRET-KEY-"));

@@ -60,7 +60,8 @@ fn look(secrets: &[String], folder: &Path, seen: &mut Seen) {
         if secrets.iter().any(|it| line.contains(it)) {
             seen.leaks.insert(line);
         }
-        let is_migrate = fs::read_link(process.join("exe")).is_ok_and(|it| it == Path::new(env!("CARGO_BIN_EXE_migrate")));
+        let is_migrate =
+            fs::read_link(process.join("exe")).is_ok_and(|it| it == Path::new(env!("CARGO_BIN_EXE_migrate")));
         if is_migrate {
             // Between fork and exec, a child of ours looks like us.
             ours.extend(fs::read_link(process.join("cwd")).is_ok_and(|it| it == folder).then_some(pid));
@@ -70,7 +71,9 @@ fn look(secrets: &[String], folder: &Path, seen: &mut Seen) {
     }
     for (pid, _) in parents.iter().filter(|(_, parent)| descends(**parent, &parents, &ours)) {
         let process = PathBuf::from(format!("/proc/{pid}"));
-        let (Ok(exe), Ok(env)) = (fs::read_link(process.join("exe")), fs::read(process.join("environ"))) else { continue };
+        let (Ok(exe), Ok(env)) = (fs::read_link(process.join("exe")), fs::read(process.join("environ"))) else {
+            continue;
+        };
         let name = exe.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let env = String::from_utf8_lossy(&env).into_owned();
         let pairs = env.split('\0').filter_map(|it| it.split_once('='));

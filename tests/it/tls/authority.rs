@@ -56,7 +56,8 @@ pub(super) struct Pair {
 }
 
 fn openssl(folder: &Path, args: &[&str]) {
-    let output = Command::new("openssl").args(args).current_dir(folder).output().expect("scripts/install installs openssl");
+    let output =
+        Command::new("openssl").args(args).current_dir(folder).output().expect("scripts/install installs openssl");
     assert!(output.status.success(), "openssl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -65,7 +66,19 @@ impl Authority {
     pub(super) fn new(parent: &Path, name: &str) -> Self {
         let it = Self::empty(parent, name);
         let subject = format!("/CN={name}");
-        let new = ["req", "-config", "conf", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650", "-extensions", "root"];
+        let new = [
+            "req",
+            "-config",
+            "conf",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "3650",
+            "-extensions",
+            "root",
+        ];
         openssl(&it.folder, &[&new[..], &["-subj", &subject, "-keyout", "ca.key", "-out", "ca.crt"]].concat());
         it
     }
@@ -95,7 +108,10 @@ impl Authority {
 
     /// The list of what it has revoked so far.
     pub(super) fn crl(&self, file: &str) -> PathBuf {
-        openssl(&self.folder, &["ca", "-config", "conf", "-gencrl", "-cert", "ca.crt", "-keyfile", "ca.key", "-out", file]);
+        openssl(
+            &self.folder,
+            &["ca", "-config", "conf", "-gencrl", "-cert", "ca.crt", "-keyfile", "ca.key", "-out", file],
+        );
         self.folder.join(file)
     }
 
@@ -109,7 +125,10 @@ impl Authority {
         let subject = format!("/CN={common_name}");
         openssl(
             &self.folder,
-            &["req", "-config", "conf", "-newkey", "rsa:2048", "-nodes", "-subj", &subject, "-keyout", &key, "-out", &csr],
+            &[
+                "req", "-config", "conf", "-newkey", "rsa:2048", "-nodes", "-subj", &subject, "-keyout", &key, "-out",
+                &csr,
+            ],
         );
         private(&self.folder.join(&key));
         let pair = Pair { cert: self.folder.join(&crt), key: self.folder.join(key) };
@@ -133,7 +152,8 @@ impl Authority {
     /// As PostgreSQL's manual says to make one: of X.509's first version, which knows no extensions.
     pub(super) fn issue_old(&self, file: &str, common_name: &str) -> Pair {
         let (csr, crt, pair) = self.request(file, common_name);
-        let sign = ["x509", "-req", "-in", &csr, "-days", "3650", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"];
+        let sign =
+            ["x509", "-req", "-in", &csr, "-days", "3650", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"];
         openssl(&self.folder, &[&sign[..], &["-out", &crt]].concat());
         pair
     }

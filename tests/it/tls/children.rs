@@ -77,7 +77,8 @@ async fn a_snapshot_is_taken_in_the_cells_in_which_psql_connects() {
 #[track_caller]
 fn came_for(server: &Server, statement: &str) -> usize {
     let log = server.log();
-    let came: Vec<&String> = log.iter().filter(|(_, did)| did.iter().any(|it| it.contains(statement))).map(|(came, _)| came).collect();
+    let came: Vec<&String> =
+        log.iter().filter(|(_, did)| did.iter().any(|it| it.contains(statement))).map(|(came, _)| came).collect();
     assert!(came.iter().all(|it| it.contains("SSL enabled (protocol=TLSv1.3")), "{statement}: {came:#?}");
     came.len()
 }
@@ -112,7 +113,9 @@ async fn a_release_and_its_way_back_never_leave_tls() {
     assert!(sessions.iter().all(|(came, _)| came.contains("user=by_both")), "{sessions:#?}");
     assert!(sessions.iter().all(|(came, _)| came.contains("SSL enabled (protocol=TLSv1.3")), "{sessions:#?}");
     // pg_dump, pg_restore, the program of the step, and we.
-    for statement in ["COPY public.kept (id) TO stdout", "CREATE TABLE public.kept", "insert into t select ssl", "create table t"] {
+    for statement in
+        ["COPY public.kept (id) TO stdout", "CREATE TABLE public.kept", "insert into t select ssl", "create table t"]
+    {
         assert!(came_for(&server, statement) > 0, "{statement}");
     }
     println!("a release and its way back: {} sessions, all of them encrypted", sessions.len());

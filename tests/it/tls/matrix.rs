@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use migrate::outside::postgres::connect;
-use migrate::outside::url::{Defaults, DatabaseUrl, SslMode};
+use migrate::outside::url::{DatabaseUrl, Defaults, SslMode};
 
 use super::authority::{Authority, Pair};
 use super::server::{ENCODED, Server};
@@ -222,17 +222,31 @@ async fn client_certificates_passwords_and_files_are_as_libpq_has_them() {
     // What the environment insists on, where the URL is silent; and what the URL says against it.
     for (name, value) in [("PGSSLMODE", "verify-full"), ("PGSSLMODE", "disable"), ("PGCHANNELBINDING", "require")] {
         for rest in ["", "&sslmode=require"] {
-            let why = if name == "PGSSLMODE" { "no file of them is named" } else { "`channel_binding=require` cannot be had" };
+            let why = if name == "PGSSLMODE" {
+                "no file of them is named"
+            } else {
+                "`channel_binding=require` cannot be had"
+            };
             count.same(&server, &Cell::new(&server, url("release", rest)).with(name, value), why).await;
         }
     }
     let root = ca.cert().display().to_string();
-    count.same(&server, &Cell::new(&server, url("release", "")).with("PGSSLROOTCERT", &root).with("PGSSLMODE", "verify-full"), "").await;
+    count
+        .same(
+            &server,
+            &Cell::new(&server, url("release", "")).with("PGSSLROOTCERT", &root).with("PGSSLMODE", "verify-full"),
+            "",
+        )
+        .await;
     let least = Cell::new(&server, url("release", "&sslmode=require&ssl_min_protocol_version=TLSv1.3"));
     count.same(&server, &least, "").await;
     // A socket has no TLS, whatever is asked for.
     for mode in ["require", "verify-full"] {
-        let place = format!("postgresql:///postgres?host={}&port={}&user=release", server.cluster.socket_dir().display(), server.port);
+        let place = format!(
+            "postgresql:///postgres?host={}&port={}&user=release",
+            server.cluster.socket_dir().display(),
+            server.port
+        );
         count.same(&server, &Cell::new(&server, format!("{place}&sslmode={mode}")), "").await;
     }
     revoked(&server, &ca, &right, &mut count, &full).await;
@@ -267,7 +281,10 @@ async fn clients(server: &Server, ca: &Authority, other: &Authority, count: &mut
         for mode in ["&sslmode=require", "&sslmode=prefer", full] {
             let url = server.url("by_certificate", "localhost", "postgres", &format!("{mode}{client}"));
             // Without TLS nobody of this name may come, so that `prefer` ends with the server's word where the first try failed.
-            let refused_by_us = why.contains("owner") || why.contains("encrypted") || why.contains("key") || why.contains("not that of");
+            let refused_by_us = why.contains("owner")
+                || why.contains("encrypted")
+                || why.contains("key")
+                || why.contains("not that of");
             let why = if mode.ends_with("prefer") && !refused_by_us { "" } else { why };
             count.same(server, &Cell::new(server, url), why).await;
         }
@@ -348,7 +365,9 @@ async fn the_authorities_of_the_system_go_with_verify_full_alone() {
         let url = server.url("release", "localhost", "postgres", &format!("&sslrootcert=system{rest}"));
         Cell::new(&server, url)
     };
-    let refused = |outcome: Outcome, why: &str| assert!(matches!(&outcome, Outcome::Refused(it) if it.contains(why)), "{outcome:?}");
+    let refused = |outcome: Outcome, why: &str| {
+        assert!(matches!(&outcome, Outcome::Refused(it) if it.contains(why)), "{outcome:?}")
+    };
     // The authorities of this machine have not issued it. libpq knows the word from version 16 on.
     refused(cell("").ours().await, "which is no authority in /etc/ssl/certs/ca-certificates.crt");
     refused(cell("&sslmode=require").ours().await, "`sslrootcert=system` goes with `sslmode=verify-full` alone");

@@ -100,7 +100,9 @@ impl Server {
         }
         let before = self.admin("SELECT pg_conf_load_time()");
         let ssl = if pair.is_some() { "on" } else { "off" };
-        self.admin(&format!("ALTER SYSTEM SET ssl_ca_file = 'clients.crt'; ALTER SYSTEM SET ssl = {ssl}; SELECT pg_reload_conf()"));
+        self.admin(&format!(
+            "ALTER SYSTEM SET ssl_ca_file = 'clients.crt'; ALTER SYSTEM SET ssl = {ssl}; SELECT pg_reload_conf()"
+        ));
         // Sessions begin with what the postmaster has read.
         until("the settings are read", async || self.admin("SELECT pg_conf_load_time()") != before).await;
     }
@@ -111,7 +113,11 @@ impl Server {
         let mut all: BTreeMap<&str, (String, Vec<String>)> = BTreeMap::new();
         for (pid, line) in log.lines().filter_map(|it| it.split_once('|')) {
             let process = all.entry(pid).or_default();
-            if line.contains("connection authorized: ") { process.0 = line.to_owned() } else { process.1.push(line.to_owned()) }
+            if line.contains("connection authorized: ") {
+                process.0 = line.to_owned()
+            } else {
+                process.1.push(line.to_owned())
+            }
         }
         all.into_values().filter(|(came, _)| !came.is_empty() && !came.contains("user=postgres")).collect()
     }
