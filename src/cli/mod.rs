@@ -124,7 +124,8 @@ struct Misunderstood {
 
 fn logging(verbose: u8, colour: bool) {
     let level = match verbose {
-        0 => "warn",
+        // refinery's own reader warns of names that we refuse with more to say.
+        0 => "warn,refinery_core=error",
         1 => "migrate=debug,warn",
         _ => "migrate=trace,info",
     };

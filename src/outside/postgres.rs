@@ -222,7 +222,7 @@ enum NoSession {
 impl From<TlsError> for NoSession {
     fn from(error: TlsError) -> Self {
         match error {
-            TlsError::Unreached(error) => Self::Said(Said { message: chain(&error), state: None }),
+            TlsError::Unreached(error) => Self::Said(Said { message: unanswered(&error), state: None }),
             other => Self::Tls(other),
         }
     }
@@ -289,7 +289,14 @@ async fn plain(url: &DatabaseUrl, application: &str) -> Result<PgConnection, NoS
     if url.ssl().channel_binding == ChannelBinding::Require {
         return Err(NoSession::Tls(TlsError::Unbound("the session is not encrypted")));
     }
-    url.session_options(application).connect().await.map_err(|error| NoSession::Said(Said::from(&error)))
+    url.session_options(application).connect().await.map_err(|error| match error {
+        sqlx::Error::Io(error) => NoSession::Said(Said { message: unanswered(&error), state: None }),
+        error => NoSession::Said(Said::from(&error)),
+    })
+}
+
+fn unanswered(error: &std::io::Error) -> String {
+    format!("no server answers there: {error}")
 }
 
 /// The driver comes in by a socket of ours, and learns of a failure of TLS only that its connection is gone.

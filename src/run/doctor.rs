@@ -98,7 +98,8 @@ pub async fn preflight(
     }
     let place = |it: &Finding| it.database.as_ref().map_or_else(String::new, |name| format!("{name}: "));
     let failed = bad.iter().map(|it| format!("{}{}", place(it), it.detail)).collect();
-    let help: Vec<String> = bad.iter().filter_map(|it| it.help.clone()).collect();
+    let mut help: Vec<String> = bad.iter().filter_map(|it| it.help.clone()).collect();
+    help.dedup();
     Err(Failure::untouched(Blame::Work, NotReady { failed, help: help.join("\n") }))
 }
 

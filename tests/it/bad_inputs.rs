@@ -64,8 +64,9 @@ impl Here {
         let mut words: Vec<_> = self.words.iter().collect();
         words.sort_by_key(|(_, meaning)| std::cmp::Reverse(meaning.len()));
         let text = words.into_iter().fold(text.to_owned(), |text, (word, meaning)| text.replace(meaning, word));
-        let lines = text.lines().map(|it| it.trim_end().to_owned()).collect::<Vec<_>>();
-        lines.join("\n").trim_end().to_owned()
+        // What went on before is not the message.
+        let lines = text.lines().skip_while(|it| !it.starts_with("error: ")).map(|it| steady(it.trim_end()));
+        lines.collect::<Vec<_>>().join("\n").trim_end().to_owned()
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -99,13 +100,14 @@ impl Here {
             "copy" => self.write(rest, self.read(first)),
             "cut" => {
                 let bytes = self.read(first);
-                self.write(first, &bytes[..bytes.len() / 2]);
+                self.write(first, &bytes[..40]);
             }
             "empty" => self.write(first, ""),
             "flip" => {
                 let mut bytes = self.read(first);
-                let middle = bytes.len() / 2;
-                bytes[middle] ^= 0x10;
+                // Where gzip has its checksum: what is said of damage elsewhere depends on what it hits.
+                let at = bytes.len() - 6;
+                bytes[at] ^= 0x10;
                 self.write(first, bytes);
             }
             "replace" => {
@@ -113,6 +115,7 @@ impl Here {
                 let text = String::from_utf8(self.read(first)).expect("text");
                 let (old, new) = (self.meant(old), self.meant(new));
                 assert!(text.contains(&old), "{line}: not in\n{text}");
+                let new = String::from_utf8(unescaped(&new)).expect("text");
                 self.write(first, text.replacen(&old, &new, 1));
             }
             "migrate" => drop(self.run(&line["migrate ".len()..])),
@@ -124,6 +127,30 @@ impl Here {
         let words: Vec<String> = command.split(' ').map(|it| self.meant(it).replace("%20", " ")).collect();
         self.world.run(&words.iter().map(String::as_str).collect::<Vec<_>>())
     }
+}
+
+/// Times, digests, and how many bytes were sent, are other ones in each run.
+fn steady(line: &str) -> String {
+    let word = |word: &str| {
+        let plain = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        let is_digest = plain.len() >= 40 && plain.chars().all(|c| c.is_ascii_hexdigit());
+        let is_date = plain.len() == 10 && plain.chars().filter(|c| *c == '-').count() == 2;
+        let is_time = plain.len() == 8 && plain.chars().filter(|c| *c == ':').count() == 2;
+        match plain {
+            _ if is_digest => word.replace(plain, "{DIGEST}"),
+            _ if is_date => word.replace(plain, "{DATE}"),
+            _ if is_time => word.replace(plain, "{TIME}"),
+            _ => word.to_owned(),
+        }
+    };
+    let mut words: Vec<String> = line.split(' ').map(word).collect();
+    for at in 1..words.len() {
+        let counted = words[at - 1].parse::<u64>().is_ok_and(|it| it > 0);
+        if counted && (words[at].starts_with("bytes") || words[at..].starts_with(&["were".into(), "sent".into()])) {
+            words[at - 1] = "{COUNT}".into();
+        }
+    }
+    words.join(" ")
 }
 
 /// `\n`, `\r`, `\t`, `\\`, and a byte as `\x00`; `\X` is a thousand x.
@@ -202,14 +229,21 @@ async fn bad_input_is_told_what_is_wrong_and_changes_nothing() {
     ]);
     let text = fs::read_to_string(corpus()).expect("the corpus");
     let cases = cases(&text);
-    let mut different = Vec::new();
+    let (mut different, mut accepted) = (Vec::new(), Vec::new());
     let mut written = text.split("\n== ").next().unwrap_or_default().to_owned();
     for case in &cases {
         let mut here = copied(&template, &words);
         case.before.iter().for_each(|line| here.prepare(line));
         let ran = here.run(&case.command);
         let said = here.shown(&ran.stderr);
-        assert!([1, 5, 6, 7, 64].contains(&ran.code), "{}: exit code {}\n{said}", case.what, ran.code);
+        // 4 is for runs that are still to be rolled back: nothing was changed by what refused to.
+        if ![1, 4, 5, 6, 7, 64].contains(&ran.code) {
+            accepted.push(format!(
+                "{}: exit code {}
+{said}",
+                case.what, ran.code
+            ));
+        }
         let before = case.before.iter().map(|it| format!("{it}\n")).collect::<String>();
         let _ = write!(written, "\n== {}\n{before}$ {}\n{}\n{said}\n", case.what, case.command, ran.code);
         if (ran.code, &said) != (case.code, &case.said) {
@@ -217,6 +251,11 @@ async fn bad_input_is_told_what_is_wrong_and_changes_nothing() {
                 .push(format!("== {}\nwas to be {}\n{}\nand is {}\n{said}", case.what, case.code, case.said, ran.code));
         }
     }
+    let write_down = std::env::var_os("MIGRATE_WRITE_DOWN").is_some();
+    if write_down {
+        fs::write(corpus(), written).expect("the corpus");
+    }
+    assert!(accepted.is_empty(), "{}", accepted.join("\n\n"));
     assert_same(&before, &template.fingerprints().await);
     let mut server =
         sqlx::PgConnection::connect(&harness::cluster().url("postgres", "postgres")).await.expect("a session");
@@ -226,11 +265,7 @@ async fn bad_input_is_told_what_is_wrong_and_changes_nothing() {
         .await
         .expect("an answer");
     assert_eq!(left, [template.dbname("a")], "something was left on the server");
-    if std::env::var_os("MIGRATE_WRITE_DOWN").is_some() {
-        fs::write(corpus(), written).expect("the corpus");
-    } else {
-        assert!(different.is_empty(), "{} of {}:\n{}", different.len(), cases.len(), different.join("\n\n"));
-    }
+    assert!(write_down || different.is_empty(), "{} of {}:\n{}", different.len(), cases.len(), different.join("\n\n"));
     println!("bad input: {} cases, each with its message and its exit code, and no database changed", cases.len());
     assert!(cases.len() >= 100, "{}", cases.len());
 }

@@ -54,7 +54,7 @@ impl Server {
     fn psql(&self, database: &str, sql: &str) -> String {
         let mut command = Command::new(self.cluster.bin_dir().join("psql"));
         command.args(["-X", "-At", "-q", "-v", "ON_ERROR_STOP=1", "-d", &self.cluster.url("postgres", database)]);
-        sql.split("; ").for_each(|it| drop(command.args(["-c", it])));
+        command.args(sql.split("; ").flat_map(|it| ["-c", it]));
         let output = command.output().expect("psql");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("UTF-8")

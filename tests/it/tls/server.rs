@@ -56,7 +56,7 @@ impl Server {
         fs::write(cluster.data_dir().join("pg_hba.conf"), HBA).expect("a file");
         let (home, files) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
         let it = Self { cluster, port, home, files };
-        it.admin(&format!("SET password_encryption = 'scram-sha-256'; CREATE ROLE release LOGIN CREATEDB; CREATE ROLE tls_only LOGIN \
+        it.admin(&format!("SET log_statement = 'none'; SET password_encryption = 'scram-sha-256'; CREATE ROLE release LOGIN CREATEDB; CREATE ROLE tls_only LOGIN \
              CREATEDB; CREATE ROLE plain_only LOGIN; CREATE ROLE by_certificate LOGIN CREATEDB; CREATE ROLE by_password LOGIN \
              CREATEDB PASSWORD '{PASSWORD}'; CREATE ROLE by_both LOGIN CREATEDB PASSWORD '{PASSWORD}'; SELECT pg_reload_conf()"));
         it
@@ -77,7 +77,7 @@ impl Server {
         let url = format!("postgresql:///{database}?{place}&user=postgres");
         let mut command = Command::new(self.psql());
         command.args(["-X", "-At", "-q", "-v", "ON_ERROR_STOP=1", "-d", &url]);
-        sql.split("; ").for_each(|it| drop(command.args(["-c", it])));
+        command.args(sql.split("; ").flat_map(|it| ["-c", it]));
         let output = command.output().expect("psql");
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
