@@ -106,7 +106,7 @@ impl Protection {
 fn refuse(name: &str, value: &str, whence: Whence) -> Result<(), UrlError> {
     let found = REFUSED.iter().find(|(it, ..)| *it == name);
     match found {
-        Some((_, harmless, instead)) if !harmless.contains(&value) => Err(UrlError::Unsupported(whence, *instead)),
+        Some((_, harmless, instead)) if !harmless.contains(&value) => Err(UrlError::Unsupported(whence, instead)),
         _ => Ok(()),
     }
 }

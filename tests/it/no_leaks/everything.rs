@@ -231,11 +231,15 @@ fn clean(seen: &Seen, identity: &str) {
 /// One story with one store.
 async fn told(server: &Server, env: &[(String, String)], store: Option<&dyn ObjectStore>) -> (usize, usize) {
     let (mut world, identity) = world(server);
+    // Debian's own psql is a program that sets variables for the one that it starts.
+    world.set("PATH", format!("{}:/usr/bin:/bin", server.cluster.bin_dir().display()));
     env.iter().for_each(|(name, value)| world.set(name, value));
     let secrets = secrets(&identity);
     let watch = Watch::begin(secrets.clone(), world.path().to_owned());
     let said = story(&world).await;
-    clean(&watch.end(), &identity);
+    let seen = watch.end();
+    clean(&seen, &identity);
+    println!("processes were looked at {} times", seen.looks);
     for ran in &said {
         for secret in &secrets {
             assert!(!ran.stdout.contains(secret), "{secret} in\n{}", ran.stdout);

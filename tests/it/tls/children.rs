@@ -112,10 +112,8 @@ async fn a_release_and_its_way_back_never_leave_tls() {
     let sessions = server.log();
     assert!(sessions.iter().all(|(came, _)| came.contains("user=by_both")), "{sessions:#?}");
     assert!(sessions.iter().all(|(came, _)| came.contains("SSL enabled (protocol=TLSv1.3")), "{sessions:#?}");
-    // pg_dump, pg_restore, the program of the step, and we.
-    for statement in
-        ["COPY public.kept (id) TO stdout", "CREATE TABLE public.kept", "insert into t select ssl", "create table t"]
-    {
+    // pg_dump, pg_restore and the program of the step; the others are ours.
+    for statement in ["COPY public.kept (id) TO stdout", "CREATE TABLE public.kept", "insert into t select ssl"] {
         assert!(came_for(&server, statement) > 0, "{statement}");
     }
     println!("a release and its way back: {} sessions, all of them encrypted", sessions.len());
