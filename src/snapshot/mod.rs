@@ -110,7 +110,10 @@ pub enum SnapshotError {
     #[error("{key} is not a manifest that this version of migrate can read")]
     #[diagnostic(
         code("snapshot.manifest"),
-        help("Use the version of `migrate` that wrote it, or restore by hand as docs/restore-by-hand.md says.")
+        help(
+            "It was damaged or moved, or written by a newer migrate: restore the object, use that version, or restore by \
+             hand as docs/restore-by-hand.md says."
+        )
     )]
     Manifest {
         /// The object.
@@ -244,7 +247,12 @@ pub async fn manifest(store: &Store, run: &RunId, database: &DatabaseName) -> Re
     let key = manifest_key(run, database);
     let text = store.get(&key).await.map_err(SnapshotError::store(database))?;
     let text = text.ok_or_else(|| SnapshotError::None { run: run.clone(), database: database.clone() })?;
-    Manifest::read(&text).map_err(|source| SnapshotError::Manifest { key, source })
+    let read = Manifest::read(&text).and_then(|it| {
+        let elsewhere = || format!("it is that of {} in run {}", it.database, it.run);
+        // An object that came to lie in the wrong place would put one database's rows into another.
+        if (&it.run, &it.database) == (run, database) { Ok(it) } else { Err(serde::de::Error::custom(elsewhere())) }
+    });
+    read.map_err(|source| SnapshotError::Manifest { key, source })
 }
 
 /// The manifests of all snapshots of a run, by database.
