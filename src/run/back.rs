@@ -216,7 +216,7 @@ impl<'a> Back<'a> {
         let side = name_beside(&it.identity.dbname, "restore", &self.subject.state.run);
         journal.write(Fact::RestoreStart { database: name.clone(), side: side.clone() }).await?;
         let url = &self.subject.database(&name)?.url;
-        let restoring = Restoring { world, store: self.store, url, roles: Roles::MustExist, effort };
+        let restoring = Restoring { world, store: self.store, url, roles: &Roles::default(), effort };
         let side = restore::into_side(&restoring, &manifest, &side).await?;
         let seconds = begun.elapsed().as_secs_f64();
         journal.write(Fact::Restored { database: name.clone(), side: side.name.clone(), seconds }).await?;

@@ -11,7 +11,7 @@ use crate::harness::{self, OWNER};
 use crate::world::{TestWorld, assert_same, finish, until};
 
 /// Puts a shell script in the place of a program; `$REAL` is the real one.
-fn in_place_of(world: &mut TestWorld, cluster: &Cluster, program: &str, script: &str) {
+pub(super) fn in_place_of(world: &mut TestWorld, cluster: &Cluster, program: &str, script: &str) {
     for name in ["pg_dump", "pg_restore"] {
         let (real, path) = (cluster.bin_dir().join(name).display().to_string(), world.path().join("bin").join(name));
         let script = if name == program { script } else { "exec '$REAL' \"$@\"" };
@@ -23,7 +23,7 @@ fn in_place_of(world: &mut TestWorld, cluster: &Cluster, program: &str, script: 
 }
 
 /// A script that is the real program, but for calls whose arguments match `pattern`.
-fn but_for(pattern: &str, script: &str) -> String {
+pub(super) fn but_for(pattern: &str, script: &str) -> String {
     format!("case \"$*\" in {pattern}) {script};; esac\nexec '$REAL' \"$@\"")
 }
 
