@@ -73,7 +73,7 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
         message: None,
         save_writes,
         checks,
-        hooks: Some(&plan),
+        hooks: &plan,
     };
     let look = match args.yes && !args.dry_run {
         true => Look::Ways,
@@ -84,7 +84,7 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
         Err(error) => {
             if matches!(error, RollbackError::NoSnapshot { .. }) && state.outcome.is_none() && !args.dry_run {
                 context.console.confirm(args.yes, "It can only be closed.", &[state.run.to_string()])?;
-                give_up(context.world, &store, &plan.databases, &state).await?;
+                give_up(context.world, &store, &plan, &state).await?;
             }
             return Err(still_changed(&state, error));
         }

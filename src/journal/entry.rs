@@ -130,6 +130,16 @@ pub enum Fact {
         /// `txid_current_snapshot()` before the copy: what is not visible in it was written later.
         horizon: String,
     },
+    /// Whoever uses these databases is about to hear, by the plan's hooks, that they will be cut off: they are owed another word.
+    FreezeStart {
+        /// The databases.
+        databases: Vec<DatabaseName>,
+    },
+    /// They were told that these databases can be reached again.
+    Unfrozen {
+        /// The databases.
+        databases: Vec<DatabaseName>,
+    },
     /// A step is about to change its database.
     StepStart {
         /// The step.

@@ -49,6 +49,8 @@ pub struct RunState {
     pub said: BTreeMap<StepName, String>,
     /// The rollback that is under way.
     pub going_back: Option<GoingBack>,
+    /// The databases whose users heard that they will be cut off, and not yet that they can come back.
+    pub frozen: BTreeSet<DatabaseName>,
 }
 
 /// What the journal says of one migration.
@@ -196,6 +198,7 @@ impl RunState {
             work: Vec::new(),
             said: BTreeMap::new(),
             going_back: None,
+            frozen: BTreeSet::new(),
         };
         for entry in entries {
             state.take(entry);
@@ -225,6 +228,8 @@ impl RunState {
                 let copy = WarmCopy { name, oid, bytes, seconds, horizon, at };
                 self.with(database, |it| it.standby = Standby::Made(copy));
             }
+            Fact::FreezeStart { databases } => self.frozen.extend(databases.iter().cloned()),
+            Fact::Unfrozen { databases } => self.frozen.retain(|it| !databases.contains(it)),
             Fact::StepStart { step, database, pending, replaced, roles } => {
                 let (pending, replaced) = (pending.iter().cloned().collect(), replaced.keys().cloned().collect());
                 self.begun.push(Begun { step: step.clone(), pending, replaced });
@@ -593,6 +598,19 @@ mod tests {
         let state = rag(vec![begun, made]);
         assert!(matches!(&state.standby, Standby::Made(copy) if copy.oid == 6), "{state:?}");
         assert_eq!((state.via(&swap("rag")), state.changed), ("standby", Changed::No));
+    }
+
+    #[test]
+    fn who_heard_of_a_freeze_is_owed_its_end_whatever_came_between() {
+        let of = |names: &[&str]| names.iter().map(|it| name(it)).collect::<Vec<_>>();
+        let freeze = |names: &[&str]| Fact::FreezeStart { databases: of(names) };
+        let unfrozen = |names: &[&str]| Fact::Unfrozen { databases: of(names) };
+        let owed = |facts: Vec<Fact>| fold(facts).frozen.into_iter().collect::<Vec<_>>();
+        assert_eq!(owed(vec![started()]), of(&[]));
+        assert_eq!(owed(vec![freeze(&["rag", "chat"])]), of(&["chat", "rag"]));
+        assert_eq!(owed(vec![freeze(&["rag", "chat"]), unfrozen(&["chat"])]), of(&["rag"]));
+        assert_eq!(owed(vec![freeze(&["rag"]), unfrozen(&["rag"]), freeze(&["rag"])]), of(&["rag"]));
+        assert_eq!(owed(vec![freeze(&["rag"]), resumed(false), rollback(false)]), of(&["rag"]));
     }
 
     #[test]

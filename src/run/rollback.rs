@@ -28,6 +28,7 @@ use crate::world::World;
 use super::apply::{checks, refused};
 use super::back::{Back, Found};
 use super::choose::{Asked, Exchange};
+use super::freeze::Told;
 use super::hooks;
 use super::lock::Locks;
 use super::loss::Loss;
@@ -209,8 +210,8 @@ pub struct Request<'a> {
     pub save_writes: bool,
     /// Whose checks are made afterwards: those of the run's plan, where some databases went back alone.
     pub checks: Option<&'a Plan>,
-    /// The plan whose hooks are called afterwards.
-    pub hooks: Option<&'a Plan>,
+    /// The plan whose hooks are called: around an exchange, and, by [`rollback`], afterwards.
+    pub hooks: &'a Plan,
 }
 
 /// What a rollback would do.
@@ -320,6 +321,8 @@ pub async fn rollback(
     let fresh = journal::state(store, &state.run).await.or_fail()?;
     let request = Request { state: &fresh, ..*request };
     let journal = Journal::go_on(world, store, &fresh);
+    let told = Told { world, journal: &journal, plan: request.hooks };
+    told.pay(&fresh, &mut report).await.map_err(|error| left(&fresh, &report, error.into()))?;
     let went_back = carry_back(world, store, &journal, databases, &request, &mut report).await?;
     if let Some(plan) = request.checks {
         report.checks = checks(world, plan, When::After).await;
@@ -334,8 +337,8 @@ pub async fn rollback(
         true => Outcome::RolledBack,
         false => Outcome::NothingToDo,
     });
-    if let Some(plan) = request.hooks.filter(|_| report.outcome == Some(Outcome::RolledBack)) {
-        hooks::call(world, &plan.hooks, Moment::Rollback, &plan.name, &mut report).await;
+    if report.outcome == Some(Outcome::RolledBack) {
+        hooks::call(world, request.hooks, Moment::Rollback, None, &mut report).await;
     }
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
@@ -348,14 +351,18 @@ pub async fn rollback(
 pub async fn give_up(
     world: &World,
     store: &Store,
-    databases: &BTreeMap<DatabaseName, Database>,
+    plan: &Plan,
     state: &RunState,
 ) -> Result<(), Failure> {
-    let involved: Vec<&Database> = state.databases.keys().filter_map(|name| databases.get(name)).collect();
+    let involved: Vec<&Database> = state.databases.keys().filter_map(|name| plan.databases.get(name)).collect();
     let mut locks = Locks::take(world, &state.run, &involved).await.map_err(refused)?;
     locks.end_leftovers(&state.run).await.or_fail()?;
+    let journal = Journal::go_on(world, store, state);
+    let mut report = RunReport::new(&plan.target.name);
+    report.run = Some(state.run.clone());
+    Told { world, journal: &journal, plan }.pay(state, &mut report).await.or_fail()?;
     let message = Some("it has no snapshots to go back to".to_owned());
-    Journal::go_on(world, store, state).write(Fact::End { outcome: Outcome::Halted, message }).await.or_fail()
+    journal.write(Fact::End { outcome: Outcome::Halted, message }).await.or_fail()
 }
 
 /// What a rollback would do, without doing it.

@@ -3,6 +3,7 @@
 mod bare;
 mod down;
 mod down_stops;
+mod freeze;
 mod hooks;
 mod price;
 mod properties;

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::failure::list;
 use crate::journal::state::RunState;
 use crate::names::{DatabaseName, RunId};
 use crate::plan::Plan;
@@ -28,6 +29,9 @@ pub(super) struct Open {
     resolve: Vec<String>,
     /// The databases that it has changed, or may have.
     changed: Vec<DatabaseName>,
+    /// The databases for which hooks on `freeze` were called, and those on `unfreeze` were not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    frozen: Vec<DatabaseName>,
 }
 
 impl Open {
@@ -46,6 +50,7 @@ impl Open {
             obstacles: outlook.obstacles.into_iter().map(|it| it.what).chain(unreachable).collect(),
             ahead: outlook.names,
             changed: state.changed().map(|it| it.identity.name.clone()).collect(),
+            frozen: state.frozen.iter().cloned().collect(),
         }
     }
 
@@ -53,12 +58,14 @@ impl Open {
         let (run, state) = (&self.run, self.state);
         if self.direction == "back" {
             return format!(
-                "Run {run} is {state}: it was being rolled back.\n  Both `migrate resume {run}` and `migrate rollback {run}` go on \
-                 with that.\n"
+                "Run {run} is {state}: it was being rolled back.\n{}  Both `migrate resume {run}` and `migrate rollback {run}` go on \
+                 with that.\n",
+                self.owed()
             );
         }
         let (took, left) = (plural(self.took_effect, "migration"), self.ahead.len());
         let mut text = format!("Run {run} is {state}: {took} of it took effect, and {left} more are ahead.\n");
+        text += &self.owed();
         for it in &self.obstacles {
             text += &format!("  in the way: {}\n", it.replace('\n', "\n    "));
         }
@@ -71,12 +78,20 @@ impl Open {
             (true, names) => format!("applies {}", names.join(", ")),
         };
         text += &format!("  `migrate resume {run}` {then}\n");
-        let changed = self.changed.iter().map(DatabaseName::as_str).collect::<Vec<_>>().join(", ");
+        let changed = list(&self.changed);
         let back = if changed.is_empty() {
             "closes it: no database was changed".into()
         } else {
             format!("takes {changed} back")
         };
         text + &format!("  `migrate rollback {run}` {back}\n")
+    }
+
+    /// Whom nobody has told yet that they can come back.
+    fn owed(&self) -> String {
+        if self.frozen.is_empty() {
+            return String::new();
+        }
+        format!("  hooks on freeze were called for {}: both ways out call those on unfreeze first\n", list(&self.frozen))
     }
 }
