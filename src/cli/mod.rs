@@ -34,6 +34,7 @@ use tracing_subscriber::EnvFilter;
 use crate::event::{Event, Report};
 use crate::failure::{Blame, Exit, Failure};
 use crate::outside::interrupt::Interrupt;
+use crate::version::THIS;
 use crate::world::World;
 
 use args::{Command, CommandLine, LintFormat};
@@ -140,9 +141,8 @@ fn tell_of_panics() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         usual(panic);
-        let version = env!("CARGO_PKG_VERSION");
         let text = format!(
-            "This is a bug in migrate {version}. No rollback was tried; `migrate status` and `migrate runs list` show the state."
+            "This is a bug in migrate {THIS}. No rollback was tried; `migrate status` and `migrate runs list` show the state."
         );
         let _ = writeln!(std::io::stderr().lock(), "{text}");
     }));

@@ -17,7 +17,7 @@ use crate::plan::Plan;
 use crate::run::choose::Asked;
 use crate::run::report::RunReport;
 use crate::run::rollback::{
-    Down, Look, Prospect, Prospects, Request, RollbackError, Way, give_up, no_later_run, prospects, rollback,
+    Down, Look, Prospect, Prospects, Request, RollbackError, Way, give_up, known, no_later_run, prospects, rollback,
 };
 use crate::run::selective;
 use crate::run::undo::Ahead;
@@ -40,6 +40,7 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
     let target = plan.as_ref().map(|plan| &plan.target.name);
     let state = context.run_state(&store, args.run.as_ref(), target).await?;
     let only = only(args.only);
+    known(&state).map_err(|error| still_changed(&state, error))?;
     no_later_run(&store, &state).await.or_blame(Blame::Drift)?;
     if state.changed().next().is_none() && state.outcome.is_some() {
         return nothing(context, &state);
@@ -144,6 +145,11 @@ async fn stored_plan(
     let needed = only.or(Some(&changed).filter(|changed| !changed.is_empty()));
     match (context.stored_plan(store, state, needed).await, plan) {
         (Err(_), Some(plan)) if state.changed().next().is_none() => Ok(plan),
+        // It cannot be taken back here: that is no wrong usage, and what the run changed stays changed.
+        (Err(failure), _) if failure.blame == Blame::Work => {
+            let changed = state.changed().map(|it| it.identity.name.clone()).collect();
+            Err(Failure { aftermath: Aftermath::changed(state, changed, true), ..failure })
+        }
         (stored, _) => stored,
     }
 }

@@ -149,7 +149,7 @@ pub async fn read(store: &Store, run: &RunId) -> Result<Vec<Entry>, JournalError
 
 async fn entry(store: &Store, key: String) -> Result<Entry, JournalError> {
     let text = store.get(&key).await?.unwrap_or_default();
-    serde_json::from_slice(&text).map_err(|source| JournalError::Entry { key, source })
+    Entry::read(&text).map_err(|source| JournalError::Entry { key, source })
 }
 
 /// The state of a run, from its journal alone.

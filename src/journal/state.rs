@@ -348,13 +348,24 @@ impl RunState {
             Some(Outcome::Halted) => self.no_snapshot.is_none(),
             Some(_) => false,
         };
-        self.command == Some(Command::Apply) && open
+        self.may_be_release() && open
+    }
+
+    /// Whether this is a release, or was begun by a version whose words this one does not know.
+    fn may_be_release(&self) -> bool {
+        self.command.is_none_or(|it| it == Command::Apply)
     }
 
     /// Whether this is a release of `target`.
     #[must_use]
     pub fn is_release_of(&self, target: &TargetName) -> bool {
         self.command == Some(Command::Apply) && self.target.as_ref() == Some(target)
+    }
+
+    /// Whether this is a release of `target`, or may be one: a later version began it, in words that this one does not know.
+    #[must_use]
+    pub fn may_be_release_of(&self, target: &TargetName) -> bool {
+        self.may_be_release() && self.target.as_ref().is_none_or(|it| it == target)
     }
 
     /// The word for its state, as in JSON.
@@ -649,6 +660,12 @@ mod tests {
     #[test]
     fn an_entry_of_a_newer_version_is_seen() {
         assert_eq!(fold([Fact::Unknown]).newer.as_deref(), Some("0"));
+        // One that cannot even be told whose it is stands in everybody's way.
+        let by = Writer { host: "h".into(), user: "u".into(), pid: 1, version: "9".into() };
+        let only = Entry { format: 2, seq: 1, at: DateTime::UNIX_EPOCH, by, fact: Fact::Unknown };
+        let state = RunState::fold(RunId::new("20261121-174311-482k3f").expect("an id"), &[only]);
+        let local = TargetName::new("local").expect("a name");
+        assert!(state.unfinished() && state.may_be_release_of(&local) && !state.is_release_of(&local));
     }
 
     fn any_fact() -> impl Strategy<Value = Fact> {

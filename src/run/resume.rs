@@ -105,9 +105,7 @@ pub async fn resume(
     store: &Store,
     state: &RunState,
 ) -> Result<Applied, Failure> {
-    if state.newer.is_some() || state.target.is_none() {
-        return Err(rollback::newer(state)).or_fail();
-    }
+    rollback::known(state).or_fail().map_err(|failure| still(state, failure))?;
     if state.command != Some(Command::Apply) {
         return Err(ResumeError::NoRelease { run: state.run.clone() }).or_blame(Blame::Usage);
     }

@@ -23,6 +23,7 @@ use crate::snapshot::drill::Drilled;
 use crate::snapshot::obstacles::{InTheWay, in_the_way};
 use crate::snapshot::restore::name_beside;
 use crate::snapshot::swap::SwapError;
+use crate::version::THIS;
 use crate::world::World;
 
 use super::apply::{checks, refused};
@@ -86,7 +87,7 @@ pub enum RollbackError {
         databases: String,
     },
     /// The journal is of a newer version.
-    #[error("run {run} was written by migrate {version}, and holds entries that this version ({}) does not know", env!("CARGO_PKG_VERSION"))]
+    #[error("run {run} was written by migrate {version}, and holds entries that this version ({THIS}) does not know")]
     #[diagnostic(code("rollback.newer"), help("Use migrate {version} or a later one."))]
     Newer {
         /// The run.
@@ -440,6 +441,11 @@ pub async fn no_later_run(store: &Store, state: &RunState) -> Result<(), Rollbac
             Err(JournalError::NoRun { .. }) => continue,
             later => later?,
         };
+        // What it changed cannot be known, unless it ended as it began.
+        let harmless = matches!(later.outcome, Some(Outcome::RolledBack | Outcome::Failed));
+        if later.newer.is_some() && later.may_be_release_of(target) && !harmless {
+            return Err(newer(&later));
+        }
         let both: Vec<&DatabaseName> =
             later.changed().map(|it| &it.identity.name).filter(|name| state.databases.contains_key(*name)).collect();
         if later.is_release_of(target) && !both.is_empty() {
@@ -449,7 +455,15 @@ pub async fn no_later_run(store: &Store, state: &RunState) -> Result<(), Rollbac
     Ok(())
 }
 
-pub(super) fn newer(state: &RunState) -> RollbackError {
+/// Refuses a run of which this version does not know everything.
+///
+/// # Errors
+/// [`RollbackError::Newer`].
+pub fn known(state: &RunState) -> Result<(), RollbackError> {
+    if state.newer.is_some() || state.target.is_none() { Err(newer(state)) } else { Ok(()) }
+}
+
+fn newer(state: &RunState) -> RollbackError {
     let version = state.newer.clone().unwrap_or_else(|| state.last_by.version.clone());
     RollbackError::Newer { run: state.run.clone(), version }
 }

@@ -38,4 +38,5 @@ mod snapshots;
 mod soak;
 mod store;
 mod sync;
+mod versions;
 mod world;

@@ -13,6 +13,7 @@ mod runbook;
 mod selective;
 mod sessions;
 pub(crate) mod standby;
+mod zoo;
 
 use crate::world::TestWorld;
 

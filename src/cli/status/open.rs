@@ -9,6 +9,7 @@ use crate::plan::Plan;
 use crate::run::recover::{Outlook, Stand, outlook, stand};
 use crate::run::resume::word;
 use crate::run::survey::Survey;
+use crate::version::THIS;
 
 use super::super::text::plural;
 
@@ -32,6 +33,9 @@ pub(super) struct Open {
     /// The databases for which hooks on `freeze` were called, and those on `unfreeze` were not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     frozen: Vec<DatabaseName>,
+    /// The version of `migrate` that wrote it, if this one does not know all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    newer: Option<String>,
 }
 
 impl Open {
@@ -51,11 +55,18 @@ impl Open {
             ahead: outlook.names,
             changed: state.changed().map(|it| it.identity.name.clone()).collect(),
             frozen: state.frozen.iter().cloned().collect(),
+            newer: state.newer.clone(),
         }
     }
 
     pub(super) fn text(&self) -> String {
         let (run, state) = (&self.run, self.state);
+        if let Some(version) = &self.newer {
+            return format!(
+                "Run {run} was written by migrate {version}, and this version ({THIS}) cannot tell whether it has ended.\n  Use \
+                 migrate {version} or a later one to finish it, or to take it back.\n"
+            );
+        }
         if self.direction == "back" {
             return format!(
                 "Run {run} is {state}: it was being rolled back.\n{}  Both `migrate resume {run}` and `migrate rollback {run}` go on \
