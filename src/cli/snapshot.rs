@@ -114,7 +114,8 @@ async fn list(context: &Context<'_>, store: Option<&str>) -> Ended {
         lines.push(line(manifest, drilled));
     }
     if context.console.json {
-        let closed = closed.iter().map(|it| json!({ "run": it.run, "database": it.database, "why": it.newer.to_string() }));
+        let closed =
+            closed.iter().map(|it| json!({ "run": it.run, "database": it.database, "why": it.newer.to_string() }));
         context.console.print_json(&json!({ "snapshots": lines, "unreadable": closed.collect::<Vec<_>>() }));
         return Ok(Exit::Done);
     }

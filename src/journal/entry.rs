@@ -488,7 +488,8 @@ mod tests {
 
     #[test]
     fn what_a_newer_version_wrote_is_unknown_and_no_error() {
-        let unknown = |format, version, fact| assert_eq!(read(format, version, fact).ok(), Some(Fact::Unknown), "{fact}");
+        let unknown =
+            |format, version, fact| assert_eq!(read(format, version, fact).ok(), Some(Fact::Unknown), "{fact}");
         unknown(1, version::THIS, r#"{"event":"teleported","to":"mars"}"#);
         // An event that is known, in a format that is not: it may mean something else.
         unknown(2, "9.0.0", r#"{"event":"end","outcome":"succeeded"}"#);

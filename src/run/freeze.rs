@@ -73,7 +73,8 @@ impl Told<'_> {
         }
         let databases: Vec<DatabaseName> = state.frozen.iter().cloned().collect();
         let names = list(&databases.iter().collect::<Vec<_>>());
-        let note = format!("the hooks on freeze were called for {names} before the run was cut off: now those on unfreeze");
+        let note =
+            format!("the hooks on freeze were called for {names} before the run was cut off: now those on unfreeze");
         self.world.tell(Event::Noted(note));
         self.over(databases, report).await
     }

@@ -8,6 +8,7 @@ mod copy_step;
 pub mod doctor;
 pub mod drift;
 pub mod edges;
+mod file_step;
 mod freeze;
 pub mod going_on;
 pub mod hooks;

@@ -239,8 +239,7 @@ impl Unfinished<'_> {
             report.database(name).applied = outlook.count(plan, name);
         }
         let options = ApplyOptions { only: Some(only), no_snapshot: state.no_snapshot.clone(), saved: None };
-        let release =
-            Release { world, plan, store, journal, survey: &survey, options: &options, so_far: &so_far };
+        let release = Release { world, plan, store, journal, survey: &survey, options: &options, so_far: &so_far };
         Ok(release.carry_and_tell(locks, ready, report).await)
     }
 

@@ -349,12 +349,7 @@ pub async fn rollback(
 ///
 /// # Errors
 /// Somebody works on it, or the store failed.
-pub async fn give_up(
-    world: &World,
-    store: &Store,
-    plan: &Plan,
-    state: &RunState,
-) -> Result<(), Failure> {
+pub async fn give_up(world: &World, store: &Store, plan: &Plan, state: &RunState) -> Result<(), Failure> {
     let involved: Vec<&Database> = state.databases.keys().filter_map(|name| plan.databases.get(name)).collect();
     let mut locks = Locks::take(world, &state.run, &involved).await.map_err(refused)?;
     locks.end_leftovers(&state.run).await.or_fail()?;

@@ -397,7 +397,10 @@ async fn on_the_way_back_by_down_scripts() {
 
 /// Both databases with a standby, and hooks that hear when they are cut off.
 fn with_standbys(name: &'static str) -> Scenario {
-    let (standbys, hook) = ("[databases.a]\nstandby = true\n[databases.b]\nstandby = true\n", "argv = [\"sh\", \"-c\", \"echo $MIGRATE_ON >> heard\"]");
+    let (standbys, hook) = (
+        "[databases.a]\nstandby = true\n[databases.b]\nstandby = true\n",
+        "argv = [\"sh\", \"-c\", \"echo $MIGRATE_ON >> heard\"]",
+    );
     let scenario = two_ways(name);
     let hooks = ["freeze", "unfreeze"].map(|on| format!("[[hooks]]\non = \"{on}\"\n{hook}\n")).concat();
     Scenario { plan: scenario.plan.clone() + standbys + &hooks, ..scenario }

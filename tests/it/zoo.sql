@@ -151,12 +151,13 @@ INSERT INTO zoo.cages VALUES
     ('00000000-0000-0000-0000-000000000002', NULL, NULL, 'empty', NULL);
 
 CREATE TABLE zoo.deferred (
-    id int UNIQUE DEFERRABLE,
+    id int PRIMARY KEY,
+    place int UNIQUE DEFERRABLE,
     other int REFERENCES zoo.deferred (id) MATCH FULL DEFERRABLE INITIALLY DEFERRED,
     during int4range,
     CONSTRAINT apart EXCLUDE USING gist (during WITH &&) DEFERRABLE INITIALLY DEFERRED
 );
-INSERT INTO zoo.deferred VALUES (1, 2, '[1,5)'), (2, 1, '[5,9)');
+INSERT INTO zoo.deferred VALUES (1, 7, 2, '[1,5)'), (2, 8, 1, '[5,9)');
 COMMENT ON CONSTRAINT apart ON zoo.deferred IS 'never at once';
 
 CREATE TABLE zoo."Every Value" (

@@ -253,7 +253,7 @@ CREATE TEXT SEARCH PARSER zoo.another_parser (START = prsd_start, GETTOKEN = prs
 ALTER TEXT SEARCH TEMPLATE zoo.template RENAME TO another_template;
 ALTER PUBLICATION all_of_it SET (publish = 'insert');
 ALTER PUBLICATION of_a_schema ADD TABLES IN SCHEMA public;
-ALTER SUBSCRIPTION zoo_subscription SET (synchronous_commit = 'off');
+ALTER SUBSCRIPTION zoo_subscription SET (synchronous_commit = 'remote_write');
 GRANT EXECUTE ON FUNCTION pg_sleep(float8) TO PUBLIC;
 REVOKE SELECT (rolpassword) ON pg_authid FROM zoo_reader;
 ALTER FUNCTION zoo.with_extension() NO DEPENDS ON EXTENSION plpgsql;
@@ -261,7 +261,7 @@ ALTER FUNCTION zoo.with_extension() NO DEPENDS ON EXTENSION plpgsql;
 ALTER FUNCTION zoo.with_extension() DEPENDS ON EXTENSION plpgsql;
 GRANT SELECT (rolpassword) ON pg_authid TO zoo_reader;
 REVOKE EXECUTE ON FUNCTION pg_sleep(float8) FROM PUBLIC;
-ALTER SUBSCRIPTION zoo_subscription SET (synchronous_commit = 'local');
+ALTER SUBSCRIPTION zoo_subscription SET (synchronous_commit = 'off');
 ALTER PUBLICATION of_a_schema DROP TABLES IN SCHEMA public;
 ALTER PUBLICATION all_of_it SET (publish = 'insert, update, delete, truncate');
 ALTER TEXT SEARCH TEMPLATE zoo.another_template RENAME TO template;

@@ -103,6 +103,9 @@ impl Open {
         if self.frozen.is_empty() {
             return String::new();
         }
-        format!("  hooks on freeze were called for {}: both ways out call those on unfreeze first\n", list(&self.frozen))
+        format!(
+            "  hooks on freeze were called for {}: both ways out call those on unfreeze first\n",
+            list(&self.frozen)
+        )
     }
 }

@@ -137,7 +137,8 @@ async fn a_word_that_was_owed_at_death_is_said_by_whoever_takes_the_run_up() {
         let admin = connect(&as_superuser(world.url("rag"))).await;
         let victim = world.start(&["apply", "--yes"]);
         let name = world.dbname("rag");
-        let copying = format!("exists (select from pg_stat_activity where query like 'CREATE DATABASE%TEMPLATE \"{name}\"%')");
+        let copying =
+            format!("exists (select from pg_stat_activity where query like 'CREATE DATABASE%TEMPLATE \"{name}\"%')");
         until("the copy waits", async || world.ask(&copying).await == "true").await;
         send(&victim, Signal::SIGKILL);
         assert_eq!(finish(victim).code, -1);

@@ -15,7 +15,8 @@ const RELEASE: &str = include_str!("../zoo_release.sql");
 const BY_SUPERUSER: &str = "006_by_a_superuser";
 
 /// What the release leaves nothing of that could be altered.
-const DESTROY: &str = "create table new (id int);\ndrop schema zoo cascade;\nselect lo_unlink(oid) from pg_largeobject_metadata;\n";
+const DESTROY: &str =
+    "create table new (id int);\ndrop schema zoo cascade;\nselect lo_unlink(oid) from pg_largeobject_metadata;\n";
 const DESTROY_MORE: &str = "drop foreign data wrapper zoo_wrapper cascade;\ndrop event trigger if exists zoo_ddl;\n\
      drop access method zoo_heap cascade;\ndrop publication all_of_it;\ndrop language if exists zoo_language cascade;\n";
 
@@ -100,8 +101,12 @@ async fn by_snapshot_a_superusers_is_as_it_was() {
 
 /// The migrations of [`RELEASE`].
 fn release(world: &TestWorld, wanted: impl Fn(&str) -> bool) -> usize {
-    let files: Vec<(&str, &str)> =
-        RELEASE.split("\n-- file: ").skip(1).filter_map(|it| it.split_once('\n')).filter(|(name, _)| wanted(name)).collect();
+    let files: Vec<(&str, &str)> = RELEASE
+        .split("\n-- file: ")
+        .skip(1)
+        .filter_map(|it| it.split_once('\n'))
+        .filter(|(name, _)| wanted(name))
+        .collect();
     for (name, text) in &files {
         world.file(&format!("migrations/zoo/{name}.sql"), text);
     }
@@ -121,7 +126,11 @@ async fn undone(world: &TestWorld, wanted: impl Fn(&str) -> bool, not_copied: &s
     world.sql("zoo", writes).await;
     execute(&mut crate::harness::connect(&without).await, writes).await;
     let back = world.json(0, &["rollback", "--via", "down", "--yes"]);
-    assert_eq!((&back["databases"][0]["via"], &back["databases"][0]["applied"]), (&"down".into(), &count.into()), "{back}");
+    assert_eq!(
+        (&back["databases"][0]["via"], &back["databases"][0]["applied"]),
+        (&"down".into(), &count.into()),
+        "{back}"
+    );
     assert_same(&crate::fingerprint::fingerprint(&without).await, &fingerprint(world).await);
 }
 
