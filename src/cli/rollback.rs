@@ -21,7 +21,6 @@ use crate::run::rollback::{
 };
 use crate::run::selective;
 use crate::run::undo::Ahead;
-use crate::snapshot::drill::Drilled;
 use crate::verify::CheckResult;
 
 use super::Ended;
@@ -230,18 +229,19 @@ fn undoes(ahead: &Ahead) -> String {
 }
 
 fn exchanges(ahead: &[Prospect]) -> String {
-    let mut text = String::new();
-    for it in ahead {
-        let kept = match &it.kept_as {
-            Some(kept) => format!("what was written since then will be only in {kept}, which is kept"),
-            None => "the database is gone, and what was written since then with it".into(),
-        };
-        text += &format!("  {} ({}): {};\n    {};\n    {kept}\n", it.name, it.dbname, what(it), it.why);
-        text += &it.in_the_way.iter().map(|it| format!("    IN THE WAY: {it}\n")).collect::<String>();
-        text += &it.notes.iter().map(|it| format!("    note: {it}\n")).collect::<String>();
-        text += &it.price.as_ref().map(price::text).unwrap_or_default();
-    }
-    text
+    price::summary(ahead) + &ahead.iter().map(exchange).collect::<String>()
+}
+
+fn exchange(it: &Prospect) -> String {
+    let called = if it.name.as_str() == it.dbname { String::new() } else { format!(" (database {})", it.dbname) };
+    let mut text = format!("  {}{called}: {}\n    why: {}\n", it.name, what(it), it.why);
+    text += &match &it.kept_as {
+        Some(kept) => format!("    kept: the database as it is now, as {kept}\n"),
+        None => "    kept: nothing, the database is gone\n".into(),
+    };
+    text += &it.in_the_way.iter().map(|it| format!("    IN THE WAY: {it}\n")).collect::<String>();
+    text += &it.notes.iter().map(|it| format!("    note: {it}\n")).collect::<String>();
+    text + &it.price.as_ref().map(price::text).unwrap_or_default()
 }
 
 /// What would be done.
@@ -251,17 +251,11 @@ fn what(it: &Prospect) -> String {
         return format!("exchange it for its standby of {at}, {}", bytes(it.bytes));
     };
     let (rows, stored, all) = (count(rows), bytes(stored), bytes(it.bytes));
-    let measured = measured(it.drilled.as_ref());
-    format!("restore the snapshot of {at}, {rows} rows, {stored} to read, {all} to write;\n    {measured}")
-}
-
-/// How long a restore takes, as far as it was measured.
-fn measured(drilled: Option<&Drilled>) -> String {
-    match drilled {
-        None => "never drilled: how long its restore takes was not measured".into(),
-        Some(it) if it.passed() => {
-            format!("restored in {} by a drill at {}", seconds(it.seconds), clock::readable(it.at))
-        }
-        Some(it) => format!("its drill at {} FAILED: {}", clock::readable(it.at), it.differences.join("; ")),
-    }
+    let drilled = it.drilled.as_ref().filter(|it| it.passed());
+    let drilled =
+        drilled.map(|it| format!("; restored in {} by a drill at {}", seconds(it.seconds), clock::readable(it.at)));
+    format!(
+        "restore the snapshot of {at}, {rows} rows, {stored} to read, {all} to write{}",
+        drilled.unwrap_or_default()
+    )
 }

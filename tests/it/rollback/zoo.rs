@@ -138,7 +138,7 @@ async fn undone(world: &TestWorld, wanted: impl Fn(&str) -> bool, not_copied: &s
 async fn by_down_scripts_everything_is_undone_and_what_was_written_since_is_there() {
     let world = zoo("zoo_down", false).await;
     let writes = "insert into zoo.keepers (email, name, kind, many, mood, born) values ('c@example.com', 'since', 'b', 4, 'ok', '2021-01-01');
-        update zoo.animals set name = 'Cow' where id = 1; delete from zoo.wide where i = 3;
+        update zoo.animals set name = 'Cow' where id = 1; delete from zoo.hashed where id = 3;
         insert into zoo.visits values (9, '2020-07-07', 'x', 100), (10, '2030-07-07', 'y', null);
         insert into others.given (t) values ('later'); select nextval('zoo.set_only'); select lo_put(424243, 0, '\\xffff');";
     undone(&world, |it| it != BY_SUPERUSER, "", writes).await;
