@@ -150,7 +150,7 @@ pub async fn read(store: &Store, run: &RunId) -> Result<Vec<Entry>, JournalError
 
 async fn entry(store: &Store, key: String, seq: u64) -> Result<Entry, JournalError> {
     let text = store.get(&key).await?.unwrap_or_default();
-    let read = serde_json::from_slice(&text).and_then(|it: Entry| {
+    let read = Entry::read(&text).and_then(|it| {
         let another = || format!("it is entry {}", it.seq);
         if it.seq == seq { Ok(it) } else { Err(serde::de::Error::custom(another())) }
     });

@@ -40,4 +40,5 @@ mod soak;
 mod store;
 mod sync;
 mod tls;
+mod versions;
 mod world;
