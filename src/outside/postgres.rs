@@ -1,6 +1,7 @@
 //! PostgreSQL: sessions, and what a server and a database say about themselves.
 
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
@@ -8,13 +9,33 @@ use sqlx::postgres::{PgDatabaseError, PgQueryResult, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Either, PgConnection, Row};
 
 use crate::crash;
+use crate::outside::keepalive::{self, IDLE, INTERVAL};
 use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::literal;
 
 /// A server that does not answer within this time is reported as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a connection is tried again where none is free.
+const LEAVING: Duration = Duration::from_secs(1);
+/// Pause between two tries.
+const ROUND: Duration = Duration::from_millis(50);
 /// The database in which locks are held and from which databases are made and renamed.
 pub const MAINTENANCE: &str = "postgres";
+/// What sessions of this process bring along, and what a session is asked for that has to be ours and nobody else's: a pooler
+/// hands out sessions that it has opened itself, without this.
+static DIRECT: LazyLock<String> = LazyLock::new(|| format!("{:016x}", rand::random::<u64>()));
+/// SQL state of a server, a role or a database that has no connection left.
+const FULL: &str = "53300";
+/// What PgBouncer says of a setting that a session wants to begin with.
+const POOLER_SAYS: &str = "unsupported startup parameter";
+
+/// Makes commits of the transaction at hand wait for the disk where the server, the role or the database lets them go without: what
+/// the journal calls done must survive a crash of the server. What waits for more, as for a standby server, is left as it is.
+pub const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', true) WHERE \
+     pg_catalog.current_setting('synchronous_commit') IN ('off', 'local');";
+/// As [`DURABLE`], for the whole session.
+pub const DURABLE_SESSION: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', false) WHERE \
+     pg_catalog.current_setting('synchronous_commit') IN ('off', 'local');";
 
 /// Why a server did not do what was asked.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -31,6 +52,37 @@ pub enum PgError {
         /// What was said.
         #[source]
         source: Said,
+    },
+    /// No session is left.
+    #[error("no connection is free at {place}")]
+    #[diagnostic(
+        code("postgres.full"),
+        help(
+            "End sessions that idle (`select pid, usename, application_name, state from pg_stat_activity`), or raise what is used up: \
+             the server's max_connections, the role's limit (`ALTER ROLE … CONNECTION LIMIT`) or the database's (`ALTER DATABASE … \
+             CONNECTION LIMIT`)."
+        )
+    )]
+    Full {
+        /// The URL without its password.
+        place: String,
+        /// What was said: it names what is used up.
+        #[source]
+        source: Said,
+    },
+    /// Whoever answers is not the server.
+    #[error("{place}: a connection pooler answers, and not the server itself")]
+    #[diagnostic(
+        code("postgres.pooler"),
+        help(
+            "Give the server's own host and port in the URL (a PgBouncer listens on 6432 unless told, PostgreSQL on 5432). A pooler hands \
+             sessions on, and with them the locks of a run, drops the settings that sessions begin with, and keeps databases open that are \
+             to be exchanged. Whether it is in session mode cannot be seen from here."
+        )
+    )]
+    Pooler {
+        /// The URL without its password, or what was asked.
+        place: String,
     },
     /// A statement of our own failed.
     #[error("{what} failed")]
@@ -92,7 +144,27 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// For `map_err`: a statement of our own failed.
 pub fn query_error(what: impl Into<String>) -> impl FnOnce(sqlx::Error) -> PgError {
     let what = what.into();
-    move |error| PgError::Query { what, source: Said::from(&error) }
+    move |error| match &error {
+        sqlx::Error::Configuration(cause) if cause.is::<NotDirect>() => PgError::Pooler { place: what },
+        _ => PgError::Query { what, source: Said::from(&error) },
+    }
+}
+
+/// A session that is not the one that was opened.
+#[derive(Debug, thiserror::Error)]
+#[error("a connection pooler answers, and not the server itself")]
+struct NotDirect;
+
+/// For SQL: whether the session is the one that was opened, and no pooler's.
+#[must_use]
+pub fn is_direct() -> String {
+    format!("coalesce(pg_catalog.current_setting('migrate.direct', true), '') = {}", literal(&DIRECT))
+}
+
+/// For `map_err` of a query that found that [`is_direct`] does not hold.
+#[must_use]
+pub fn not_direct() -> sqlx::Error {
+    sqlx::Error::Configuration(Box::new(NotDirect))
 }
 
 /// SQL text that we made. Every part of it that came from outside is quoted by `sql::quote`.
@@ -163,17 +235,46 @@ pub async fn change(session: &mut PgConnection, sql: impl Into<String>) -> Resul
 /// Opens a session.
 ///
 /// # Errors
-/// [`PgError::Connect`], without the password.
+/// [`PgError::Connect`], [`PgError::Full`] or [`PgError::Pooler`], without the password.
 pub async fn connect(url: &DatabaseUrl, application: &str) -> Result<PgConnection, PgError> {
-    // Networks drop a connection on which nothing is said for ten minutes: the server is asked to probe it every minute.
+    let begun = Instant::now();
+    loop {
+        match connect_once(url, application).await {
+            // A session that has just ended, one of our own perhaps, takes a moment to leave.
+            Err(PgError::Full { .. }) if begun.elapsed() < LEAVING => tokio::time::sleep(ROUND).await,
+            opened => return opened,
+        }
+    }
+}
+
+async fn connect_once(url: &DatabaseUrl, application: &str) -> Result<PgConnection, PgError> {
+    // Networks drop a connection on which nothing is said for ten minutes: both ends probe it every minute.
+    let (idle, interval) = (IDLE.as_secs().to_string(), INTERVAL.as_secs().to_string());
     let options = url
         .connect_options()
         .application_name(application)
-        .options([("tcp_keepalives_idle", "60"), ("tcp_keepalives_interval", "10"), ("client_min_messages", "warning")])
+        .options([
+            ("tcp_keepalives_idle", idle.as_str()),
+            ("tcp_keepalives_interval", interval.as_str()),
+            ("client_min_messages", "warning"),
+            ("migrate.direct", DIRECT.as_str()),
+        ])
         .disable_statement_logging();
-    let failed = |said: Said| PgError::Connect { place: url.to_string(), source: said };
+    let failed = |said: Said| {
+        let place = url.to_string();
+        match said.state.as_deref() {
+            Some(FULL) => PgError::Full { place, source: said },
+            _ if said.message.contains(POOLER_SAYS) => PgError::Pooler { place },
+            _ => PgError::Connect { place, source: said },
+        }
+    };
     match tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await {
-        Ok(Ok(session)) => Ok(session),
+        Ok(Ok(session)) => {
+            if !url.host().starts_with('/') {
+                keepalive::probe();
+            }
+            Ok(session)
+        }
         Ok(Err(error)) => Err(failed(Said::from(&error))),
         Err(_) => Err(failed(Said { message: format!("no answer for {} s", CONNECT_TIMEOUT.as_secs()), state: None })),
     }
@@ -201,7 +302,8 @@ impl Server {
 
     /// Asks it what it is; [`Server::read`] reads the answer.
     pub const QUERY: &str = "select (select system_identifier::text from pg_control_system()), \
-         pg_postmaster_start_time(), current_setting('server_version_num')::int4, current_setting('server_version')";
+         pg_postmaster_start_time(), current_setting('server_version_num')::int4, current_setting('server_version'), \
+         coalesce(current_setting('migrate.direct', true), '')";
 
     /// What it says about itself.
     ///
@@ -215,8 +317,11 @@ impl Server {
     /// What [`Server::QUERY`] says.
     ///
     /// # Errors
-    /// It says something else.
+    /// It says something else, or somebody between says it.
     pub fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
+        if row.try_get::<&str, _>(4)? != DIRECT.as_str() {
+            return Err(not_direct());
+        }
         Ok(Self {
             system_identifier: row.try_get(0)?,
             started_at: row.try_get(1)?,
@@ -226,16 +331,17 @@ impl Server {
     }
 }
 
-/// Asks how many connections the server has left for roles without privileges; [`free`] reads the answer.
-pub const FREE_CONNECTIONS: &str = "select current_setting('max_connections')::int8 - \
-     current_setting('superuser_reserved_connections')::int8 - (select count(*) from pg_stat_activity where backend_type = \
-     'client backend')";
+/// Sessions of clients, for the WHERE of a query on `pg_stat_activity`: of which sort a session is, a role is told of its own alone,
+/// but what serves no client is in no database or has no role, and what replicates is listed elsewhere and counted apart.
+pub const OF_CLIENTS: &str = "coalesce(backend_type, 'client backend') = 'client backend' and datid is not null and usesysid is not \
+     null and pid not in (select pid from pg_stat_replication)";
 
-/// What [`FREE_CONNECTIONS`] says.
-///
-/// # Errors
-/// It says something else.
-pub fn free(row: &PgRow) -> Result<usize, sqlx::Error> {
+/// Asks how many connections the server has left for roles without privileges; [`free`] reads the answer.
+const FREE_CONNECTIONS: &str = "select current_setting('max_connections')::int8 - \
+     current_setting('superuser_reserved_connections')::int8 - coalesce(current_setting('reserved_connections', true)::int8, 0) - \
+     (select count(*) from pg_stat_activity where ";
+
+fn free(row: &PgRow) -> Result<usize, sqlx::Error> {
     Ok(usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0))
 }
 
@@ -244,7 +350,7 @@ pub fn free(row: &PgRow) -> Result<usize, sqlx::Error> {
 /// # Errors
 /// The query failed.
 pub async fn free_connections(session: &mut PgConnection) -> Result<usize, PgError> {
-    let found = ask_one(session, FREE_CONNECTIONS).await.and_then(|row| free(&row));
+    let found = ask_one(session, format!("{FREE_CONNECTIONS}{OF_CLIENTS})")).await.and_then(|row| free(&row));
     found.map_err(query_error("counting free connections"))
 }
 
