@@ -415,6 +415,14 @@ impl SavedPlan {
     pub fn read(path: &Path) -> Result<Self, SavedPlanError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| SavedPlanError::Read { path: path.into(), source })?;
+        Self::parse(path, text)
+    }
+
+    /// Reads `text`, which messages call `path`.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn parse(path: &Path, text: String) -> Result<Self, SavedPlanError> {
         let kept: Kept =
             serde_json::from_str(&text).map_err(|source| SavedPlanError::Format { path: path.into(), source })?;
         Ok(Self { target: kept.target.clone(), text, kept })
