@@ -53,7 +53,7 @@ fn writable(database: &Database, state: &State) -> Finding {
             help.into(),
         )
     });
-    finding("takes changes", Some(database), fault, "it takes changes")
+    finding("takes changes", Some(database), fault, "its sessions may write")
 }
 
 pub(super) async fn tools(world: &World, database: &Database, server: &Server) -> Finding {
