@@ -139,7 +139,7 @@ fn journals() {
             assert_eq!((again.seq, again.at, &again.by), (entry.seq, entry.at, &entry.by));
             read += 1;
         }
-        for end in 0..=entries.len() {
+        for end in 1..=entries.len() {
             let state = RunState::fold(run.clone(), &entries[..end]);
             let _ = (state.unfinished(), state.word(), state.changed().count(), stand(&state));
         }
