@@ -253,7 +253,8 @@ fn warned(name: &'static str, database: Option<&Database>, detail: String, help:
 /// An error as a finding, with its cause and its help.
 fn explained(name: &'static str, error: &impl miette::Diagnostic) -> Finding {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    let help = error.help().map_or_else(|| "Look at the cause.".to_owned(), |help| help.to_string());
+    let help = error.help().or_else(|| error.diagnostic_source()?.help()).map(|help| help.to_string());
+    let help = help.unwrap_or_else(|| "Look at the cause.".to_owned());
     finding(name, None, Some((format!("{error}{cause}"), help)), "")
 }
 

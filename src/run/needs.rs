@@ -29,6 +29,8 @@ pub(super) struct Needs {
     pub(super) holds: Vec<Hold>,
     /// The server's process of the session.
     pub(super) pid: i32,
+    /// `TLSv1.3`, if the session is encrypted.
+    pub(super) tls: Option<String>,
 }
 
 /// What the role may do.
@@ -129,6 +131,7 @@ const PRIVILEGES: &str = "select current_user::text, r.rolsuper, r.rolsuper or r
      pg_backend_pid() from pg_roles r, pg_database d where r.rolname = current_user and d.datname = current_database()";
 const EXTENSIONS: &str = "select a.name::text, a.installed_version is not null, v.superuser and not v.trusted from pg_available_extensions \
      a left join pg_available_extension_versions v on v.name = a.name and v.version = a.default_version";
+const TLS: &str = "select version from pg_stat_ssl where pid = pg_backend_pid() and ssl";
 /// In the place of a question that need not be asked.
 const NOTHING: &str = "select where false";
 /// A setting that a role may not see is not among those that it is shown.
@@ -175,15 +178,15 @@ impl Needs {
     pub(super) async fn of(session: &mut PgConnection, database: &Database, extensions: bool) -> Result<Self, PgError> {
         let extensions = if database.extensions.is_empty() && !extensions { NOTHING } else { EXTENSIONS };
         let (connections, holds) = (connections_query(), holds_query());
-        let questions = [PRIVILEGES, &connections, extensions, roles::QUERY, STATE, &holds];
+        let questions = [PRIVILEGES, &connections, extensions, roles::QUERY, STATE, &holds, TLS];
         let sent = clock::now();
         let answers = ask_all(session, questions).await.map_err(query_error("asking for what a run needs"))?;
         let answered = clock::now();
         Self::read(&answers, sent, answered).map_err(query_error("reading what a run needs"))
     }
 
-    fn read(answers: &[Vec<PgRow>; 6], sent: DateTime<Utc>, answered: DateTime<Utc>) -> Result<Self, sqlx::Error> {
-        let [may, connections, extensions, names, state, holds] = answers;
+    fn read(answers: &[Vec<PgRow>; 7], sent: DateTime<Utc>, answered: DateTime<Utc>) -> Result<Self, sqlx::Error> {
+        let [may, connections, extensions, names, state, holds, tls] = answers;
         Ok(Self {
             pid: only(may)?.try_get(10)?,
             may: privileges(only(may)?)?,
@@ -192,6 +195,7 @@ impl Needs {
             roles: roles::read(names)?,
             state: stands(only(state)?, sent, answered)?,
             holds: holds.iter().map(hold).collect::<Result<Vec<_>, sqlx::Error>>()?,
+            tls: tls.first().map(|row| row.try_get(0)).transpose()?,
         })
     }
 }

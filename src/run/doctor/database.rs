@@ -2,6 +2,7 @@
 
 use crate::failure::list;
 use crate::outside::postgres::{MAINTENANCE, Server};
+use crate::outside::url::SslMode;
 use crate::plan::Database;
 use crate::sql::quote::identifier;
 use crate::world::World;
@@ -24,7 +25,7 @@ const OLD: i64 = 1_600_000_000;
 const SKEW: f64 = 30.0;
 
 pub(super) fn findings(database: &Database, found: Option<&Found>, needs: &Needs) -> Vec<Finding> {
-    let mut all = vec![not_maintenance(database), writable(database, &needs.state)];
+    let mut all = vec![not_maintenance(database), protection(needs, database), writable(database, &needs.state)];
     all.extend(privileges(&needs.may, database));
     all.extend(extensions(needs, database));
     all.push(numbers(database, &needs.state));
@@ -42,6 +43,23 @@ fn not_maintenance(database: &Database) -> Finding {
         (format!("the database `{MAINTENANCE}` cannot be carried back: locks are held in it"), help.to_owned())
     });
     finding("not the maintenance database", Some(database), fault, format!("it is not `{MAINTENANCE}`"))
+}
+
+/// How the session is protected, which nobody should have to guess.
+fn protection(needs: &Needs, database: &Database) -> Finding {
+    let (url, ssl) = (&database.url, database.url.ssl());
+    let mode = ssl.mode.as_str();
+    let verified = match ssl.mode {
+        _ if ssl.trusted_file().is_none() => "it is not verified who the server is".to_owned(),
+        SslMode::VerifyFull => format!("the server's certificate is verified, and is for {}", url.host()),
+        _ => "the server's certificate is verified".to_owned(),
+    };
+    let fine = match &needs.tls {
+        Some(version) => format!("sessions are encrypted with {version}; {verified} (sslmode={mode})"),
+        None if url.is_socket() => "sessions go through a socket of this machine".to_owned(),
+        None => format!("sessions are not encrypted (sslmode={mode})"),
+    };
+    finding("session", Some(database), None, fine)
 }
 
 fn writable(database: &Database, state: &State) -> Finding {
