@@ -31,7 +31,11 @@ pub async fn run(context: &Context<'_>) -> Ended {
 fn text(findings: &[Finding]) -> String {
     let mut text = String::new();
     for it in findings {
-        let mark = if it.outcome == Verdict::Passed { "ok    " } else { "FAILED" };
+        let mark = match it.outcome {
+            Verdict::Passed => "ok    ",
+            Verdict::Warned => "note  ",
+            Verdict::Failed => "FAILED",
+        };
         let place = it.database.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
         text += &format!("{mark}  {place}{}: {}\n", it.name, it.detail);
         if let Some(help) = &it.help {

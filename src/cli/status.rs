@@ -13,6 +13,7 @@ use crate::plan::Plan;
 use crate::run::lock::who_holds;
 use crate::run::step;
 use crate::run::survey::{Found, Survey, survey};
+use crate::snapshot::obstacles::Prepared;
 
 use super::Ended;
 use super::context::Context;
@@ -50,6 +51,8 @@ struct Line {
     gone: Vec<Item>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     invalid_indexes: Vec<InvalidIndex>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    prepared_transactions: Vec<Prepared>,
 }
 
 #[derive(Serialize)]
@@ -142,6 +145,7 @@ fn line(plan: &Plan, survey: &Survey, name: &DatabaseName) -> Line {
         error: (!errors.is_empty()).then(|| errors.join("\n")),
         unknown_steps: found.map(|it| it.strange_steps.clone()).unwrap_or_default(),
         invalid_indexes: found.map(invalid_indexes).unwrap_or_default(),
+        prepared_transactions: found.map(|it| it.prepared.clone()).unwrap_or_default(),
     }
 }
 
@@ -181,6 +185,12 @@ fn text(status: &Status) -> String {
         for InvalidIndex { index, left_by } in &it.invalid_indexes {
             text += &format!(
                 "  note: the index {index}, which {left_by} left, is invalid: `migrate repair index {left_by}` drops it\n"
+            );
+        }
+        for prepared in &it.prepared_transactions {
+            text += &format!(
+                "  note: {prepared}, holds its locks, and keeps the database from being exchanged or copied; {}\n",
+                prepared.remedy()
             );
         }
         if !it.unknown_steps.is_empty() {

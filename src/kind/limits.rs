@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::outside::postgres::{DURABLE, DURABLE_SESSION};
 use crate::sql::directives::Budget;
 
 /// The first wait before another try; each further one is twice as long, up to [`LONGEST_WAIT`].
@@ -28,18 +29,18 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// As settings of the transaction at hand.
+    /// As settings of the transaction at hand, whose commit waits for the disk.
     #[must_use]
     pub fn set_local(&self) -> String {
         let (lock, statement) = (self.lock_timeout.as_millis(), self.statement_timeout.as_millis());
-        format!("SET LOCAL lock_timeout = {lock}; SET LOCAL statement_timeout = {statement};")
+        format!("SET LOCAL lock_timeout = {lock}; SET LOCAL statement_timeout = {statement}; {DURABLE}")
     }
 
-    /// As settings of the session.
+    /// As settings of the session, whose commits wait for the disk.
     #[must_use]
     pub fn set(&self) -> String {
         let (lock, statement) = (self.lock_timeout.as_millis(), self.statement_timeout.as_millis());
-        format!("SET lock_timeout = {lock}; SET statement_timeout = {statement};")
+        format!("SET lock_timeout = {lock}; SET statement_timeout = {statement}; {DURABLE_SESSION}")
     }
 
     /// With what a file says for itself.

@@ -368,6 +368,9 @@ fn refused(failed: Failed, it: &Migration, body: &str, at: usize) -> MigrationEr
     let help = match said.state.as_deref() {
         Some("55P03" | "40P01") => in_the_way(&failed.blockers, it),
         Some("57014") if waited => waited_for(&failed.blockers, it),
+        Some("53100") => "The disk of the database's server is full, and not the file's fault: make room there, in the tablespace that \
+                          the server names, before the next `migrate apply`."
+            .into(),
         _ => "Correct the file before the next `migrate apply`.".into(),
     };
     let length = body[at..].chars().take_while(|c| !c.is_whitespace()).map(char::len_utf8).sum::<usize>().max(1);

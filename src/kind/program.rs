@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::names::RunId;
 use crate::outside::child::Program;
+use crate::outside::keepalive::{IDLE, INTERVAL};
 use crate::outside::secret::Secret;
 
 use super::limits::Limits;
@@ -34,7 +35,10 @@ impl Surroundings {
         let mut default = |name: &str, value: String| {
             env.entry(name.to_owned()).or_insert_with(|| Secret::new(value));
         };
-        default("PGOPTIONS", format!("-c lock_timeout={lock} -c statement_timeout={statement}"));
+        let (idle, interval) = (IDLE.as_secs(), INTERVAL.as_secs());
+        let limits = format!("-c lock_timeout={lock} -c statement_timeout={statement}");
+        let probes = format!("-c tcp_keepalives_idle={idle} -c tcp_keepalives_interval={interval}");
+        default("PGOPTIONS", format!("{limits} {probes}"));
         default("PGAPPNAME", run.map_or_else(|| "migrate".into(), |run| format!("migrate {run}")));
         // The platform's applications load a `.env` that overrides the environment they were given.
         default("PYTHON_DOTENV_DISABLED", "1".into());

@@ -3,9 +3,11 @@
 pub mod child;
 pub mod clock;
 pub mod cluster;
+pub mod disk;
 mod durable;
 pub mod encryption;
 pub mod interrupt;
+pub mod keepalive;
 pub mod postgres;
 pub mod process;
 pub mod secret;

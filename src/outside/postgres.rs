@@ -1,8 +1,8 @@
 //! PostgreSQL: sessions, and what a server and a database say about themselves.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
@@ -10,14 +10,34 @@ use sqlx::postgres::{PgDatabaseError, PgQueryResult, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Either, PgConnection, Row};
 
 use crate::crash;
+use crate::outside::keepalive;
 use crate::outside::tls::{Door, TlsError};
 use crate::outside::url::{ChannelBinding, DatabaseUrl, SslMode};
 use crate::sql::quote::literal;
 
 /// A server that does not answer within this time is reported as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a connection is tried again where none is free.
+const LEAVING: Duration = Duration::from_secs(1);
+/// Pause between two tries.
+const ROUND: Duration = Duration::from_millis(50);
 /// The database in which locks are held and from which databases are made and renamed.
 pub const MAINTENANCE: &str = "postgres";
+/// What sessions of this process bring along, and what a session is asked for that has to be ours and nobody else's: a pooler
+/// hands out sessions that it has opened itself, without this.
+static DIRECT: LazyLock<String> = LazyLock::new(|| format!("{:016x}", rand::random::<u64>()));
+/// SQL state of a server, a role or a database that has no connection left.
+const FULL: &str = "53300";
+/// What PgBouncer says of a setting that a session wants to begin with.
+const POOLER_SAYS: &str = "unsupported startup parameter";
+
+/// Makes commits of the transaction at hand wait for the disk where the server, the role or the database lets them go without: what
+/// the journal calls done must survive a crash of the server. What waits for more, as for a standby server, is left as it is.
+pub const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', true) WHERE \
+     pg_catalog.current_setting('synchronous_commit') IN ('off', 'local');";
+/// As [`DURABLE`], for the whole session.
+pub const DURABLE_SESSION: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', false) WHERE \
+     pg_catalog.current_setting('synchronous_commit') IN ('off', 'local');";
 
 /// Why a server did not do what was asked.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -31,6 +51,37 @@ pub enum PgError {
         /// What was said.
         #[source]
         source: Said,
+    },
+    /// No session is left.
+    #[error("no connection is free at {place}")]
+    #[diagnostic(
+        code("postgres.full"),
+        help(
+            "End sessions that idle (`select pid, usename, application_name, state from pg_stat_activity`), or raise what is used up: \
+             the server's max_connections, the role's limit (`ALTER ROLE … CONNECTION LIMIT`) or the database's (`ALTER DATABASE … \
+             CONNECTION LIMIT`)."
+        )
+    )]
+    Full {
+        /// The URL without its password.
+        place: String,
+        /// What was said: it names what is used up.
+        #[source]
+        source: Said,
+    },
+    /// Whoever answers is not the server.
+    #[error("{place}: a connection pooler answers, and not the server itself")]
+    #[diagnostic(
+        code("postgres.pooler"),
+        help(
+            "Give the server's own host and port in the URL (a PgBouncer listens on 6432 unless told, PostgreSQL on 5432). A pooler hands \
+             sessions on, and with them the locks of a run, drops the settings that sessions begin with, and keeps databases open that are \
+             to be exchanged. Whether it is in session mode cannot be seen from here."
+        )
+    )]
+    Pooler {
+        /// The URL without its password, or what was asked.
+        place: String,
     },
     /// No session that is protected as the URL wants it.
     #[error("cannot connect to {place}")]
@@ -102,7 +153,32 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// For `map_err`: a statement of our own failed.
 pub fn query_error(what: impl Into<String>) -> impl FnOnce(sqlx::Error) -> PgError {
     let what = what.into();
-    move |error| PgError::Query { what, source: Said::from(&error) }
+    move |error| match &error {
+        sqlx::Error::Configuration(cause) if cause.is::<NotDirect>() => PgError::Pooler { place: what },
+        _ => PgError::Query { what, source: Said::from(&error) },
+    }
+}
+
+/// A session that is not the one that was opened.
+#[derive(Debug, thiserror::Error)]
+#[error("a connection pooler answers, and not the server itself")]
+struct NotDirect;
+
+/// What a session of ours begins with.
+fn direct() -> (&'static str, &'static str) {
+    ("migrate.direct", DIRECT.as_str())
+}
+
+/// For SQL: whether the session is the one that was opened, and no pooler's.
+#[must_use]
+pub fn is_direct() -> String {
+    format!("coalesce(pg_catalog.current_setting('migrate.direct', true), '') = {}", literal(&DIRECT))
+}
+
+/// For `map_err` of a query that found that [`is_direct`] does not hold.
+#[must_use]
+pub fn not_direct() -> sqlx::Error {
+    sqlx::Error::Configuration(Box::new(NotDirect))
 }
 
 /// SQL text that we made. Every part of it that came from outside is quoted by `sql::quote`.
@@ -181,7 +257,6 @@ fn remedy(state: Option<&str>) -> &'static str {
              whether it wants TLS (`sslmode`), or a client certificate (`sslcert`, `sslkey`)."
         }
         Some("3D000") => "Correct the database's name in the URL, or create the database.",
-        Some("53300") => "End idle sessions, or raise max_connections.",
         _ => "Check that the server runs and that the URL, the role and its password are right.",
     }
 }
@@ -189,8 +264,19 @@ fn remedy(state: Option<&str>) -> &'static str {
 /// Opens a session, protected as the URL says.
 ///
 /// # Errors
-/// [`PgError::Connect`] or [`PgError::Unprotected`], without the password.
+/// [`PgError::Connect`], [`PgError::Unprotected`], [`PgError::Full`] or [`PgError::Pooler`], without the password.
 pub async fn connect(url: &DatabaseUrl, application: &str) -> Result<PgConnection, PgError> {
+    let begun = Instant::now();
+    loop {
+        match connect_once(url, application).await {
+            // A session that has just ended, one of our own perhaps, takes a moment to leave.
+            Err(PgError::Full { .. }) if begun.elapsed() < LEAVING => tokio::time::sleep(ROUND).await,
+            opened => return opened,
+        }
+    }
+}
+
+async fn connect_once(url: &DatabaseUrl, application: &str) -> Result<PgConnection, PgError> {
     let limit = match url.connect_timeout() {
         None => Some(CONNECT_TIMEOUT),
         // As for libpq: zero is for ever, and a second is too little.
@@ -203,13 +289,27 @@ pub async fn connect(url: &DatabaseUrl, application: &str) -> Result<PgConnectio
         None => Ok(open(url, application).await),
     };
     match opened {
-        Ok(Ok(session)) => Ok(session),
-        Ok(Err(NoSession::Said(said))) => Err(PgError::Connect { place, source: said }),
+        Ok(Ok(session)) => {
+            if !url.host().starts_with('/') {
+                keepalive::probe();
+            }
+            Ok(session)
+        }
+        Ok(Err(NoSession::Said(said))) => Err(refused(place, said)),
         Ok(Err(NoSession::Tls(source))) => Err(PgError::Unprotected { place, source }),
         Err(limit) => {
             let message = format!("no answer for {} s", limit.as_secs());
             Err(PgError::Connect { place, source: Said { message, state: None } })
         }
+    }
+}
+
+/// A session that was refused, by what the server or somebody in its place said.
+fn refused(place: String, said: Said) -> PgError {
+    match said.state.as_deref() {
+        Some(FULL) => PgError::Full { place, source: said },
+        _ if said.message.contains(POOLER_SAYS) => PgError::Pooler { place },
+        _ => PgError::Connect { place, source: said },
     }
 }
 
@@ -289,7 +389,7 @@ async fn plain(url: &DatabaseUrl, application: &str) -> Result<PgConnection, NoS
     if url.ssl().channel_binding == ChannelBinding::Require {
         return Err(NoSession::Tls(TlsError::Unbound("the session is not encrypted")));
     }
-    url.session_options(application).connect().await.map_err(|error| match error {
+    url.session_options(application).options([direct()]).connect().await.map_err(|error| match error {
         sqlx::Error::Io(error) => NoSession::Said(Said { message: unanswered(&error), state: None }),
         error => NoSession::Said(Said::from(&error)),
     })
@@ -302,7 +402,7 @@ fn unanswered(error: &std::io::Error) -> String {
 /// The driver comes in by a socket of ours, and learns of a failure of TLS only that its connection is gone.
 async fn encrypted(url: &DatabaseUrl, application: &str) -> Result<PgConnection, NoSession> {
     let door = Door::open(url).await?;
-    let options = url.session_options(application).socket(door.folder());
+    let options = url.session_options(application).options([direct()]).socket(door.folder());
     let (session, let_in) = futures::join!(options.connect(), door.let_in(url));
     let_in?;
     session.map_err(|error| NoSession::Said(Said::from(&error)))
@@ -330,7 +430,8 @@ impl Server {
 
     /// Asks it what it is; [`Server::read`] reads the answer.
     pub const QUERY: &str = "select (select system_identifier::text from pg_control_system()), \
-         pg_postmaster_start_time(), current_setting('server_version_num')::int4, current_setting('server_version')";
+         pg_postmaster_start_time(), current_setting('server_version_num')::int4, current_setting('server_version'), \
+         coalesce(current_setting('migrate.direct', true), '')";
 
     /// What it says about itself.
     ///
@@ -344,8 +445,11 @@ impl Server {
     /// What [`Server::QUERY`] says.
     ///
     /// # Errors
-    /// It says something else.
+    /// It says something else, or somebody between says it.
     pub fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
+        if row.try_get::<&str, _>(4)? != DIRECT.as_str() {
+            return Err(not_direct());
+        }
         Ok(Self {
             system_identifier: row.try_get(0)?,
             started_at: row.try_get(1)?,
@@ -355,16 +459,17 @@ impl Server {
     }
 }
 
-/// Asks how many connections the server has left for roles without privileges; [`free`] reads the answer.
-pub const FREE_CONNECTIONS: &str = "select current_setting('max_connections')::int8 - \
-     current_setting('superuser_reserved_connections')::int8 - (select count(*) from pg_stat_activity where backend_type = \
-     'client backend')";
+/// Sessions of clients, for the WHERE of a query on `pg_stat_activity`: of which sort a session is, a role is told of its own alone,
+/// but what serves no client is in no database or has no role, and what replicates is listed elsewhere and counted apart.
+pub const OF_CLIENTS: &str = "coalesce(backend_type, 'client backend') = 'client backend' and datid is not null and usesysid is not \
+     null and pid not in (select pid from pg_stat_replication)";
 
-/// What [`FREE_CONNECTIONS`] says.
-///
-/// # Errors
-/// It says something else.
-pub fn free(row: &PgRow) -> Result<usize, sqlx::Error> {
+/// Asks how many connections the server has left for roles without privileges; [`free`] reads the answer.
+const FREE_CONNECTIONS: &str = "select current_setting('max_connections')::int8 - \
+     current_setting('superuser_reserved_connections')::int8 - coalesce(current_setting('reserved_connections', true)::int8, 0) - \
+     (select count(*) from pg_stat_activity where ";
+
+fn free(row: &PgRow) -> Result<usize, sqlx::Error> {
     Ok(usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0))
 }
 
@@ -373,7 +478,7 @@ pub fn free(row: &PgRow) -> Result<usize, sqlx::Error> {
 /// # Errors
 /// The query failed.
 pub async fn free_connections(session: &mut PgConnection) -> Result<usize, PgError> {
-    let found = ask_one(session, FREE_CONNECTIONS).await.and_then(|row| free(&row));
+    let found = ask_one(session, format!("{FREE_CONNECTIONS}{OF_CLIENTS})")).await.and_then(|row| free(&row));
     found.map_err(query_error("counting free connections"))
 }
 

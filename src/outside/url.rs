@@ -15,6 +15,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 pub use self::defaults::{Defaults, VARIABLES};
 pub use self::error::{UrlError, Whence};
 pub use self::ssl::{ChannelBinding, Ssl, SslMode};
+use crate::outside::keepalive::{IDLE, INTERVAL};
 use crate::outside::secret::Secret;
 
 /// Where a database is, and how to get in.
@@ -180,9 +181,13 @@ impl DatabaseUrl {
     /// The options of a session of ours, as `application`.
     #[must_use]
     pub fn session_options(&self, application: &str) -> PgConnectOptions {
-        // Networks drop a connection on which nothing is said for ten minutes: the server is asked to probe it every minute.
-        let settings =
-            [("tcp_keepalives_idle", "60"), ("tcp_keepalives_interval", "10"), ("client_min_messages", "warning")];
+        // Networks drop a connection on which nothing is said for ten minutes: both ends probe it every minute.
+        let (idle, interval) = (IDLE.as_secs().to_string(), INTERVAL.as_secs().to_string());
+        let settings = [
+            ("tcp_keepalives_idle", idle.as_str()),
+            ("tcp_keepalives_interval", interval.as_str()),
+            ("client_min_messages", "warning"),
+        ];
         self.connect_options().application_name(application).options(settings).disable_statement_logging()
     }
 

@@ -84,7 +84,9 @@ pub async fn apply(world: &World, plan: &Plan, store: &Store, options: &ApplyOpt
     if let Some(saved) = &options.saved {
         saved.still_matches(plan, &survey, options.only.as_ref()).or_blame(Blame::Drift)?;
     }
-    let ready = doctor::preflight(world, plan, &survey, sessions, options.no_snapshot.is_none()).await?;
+    let preflight = doctor::preflight(world, plan, &survey, sessions, options.no_snapshot.is_none()).await?;
+    let slower = preflight.slower.map(|run| Plan { run, ..plan.clone() });
+    let (plan, ready) = (slower.as_ref().unwrap_or(plan), preflight.ready);
     let failure = if survey.databases_with_work(plan).is_empty() {
         nothing_to_do(world, plan, &mut report).await
     } else {

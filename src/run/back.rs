@@ -35,7 +35,7 @@ use super::subject::{Subject, failed, note};
 use super::writes::Saving;
 
 /// Databases that are restored side by side. Each costs a few connections and the server's disk.
-const AT_ONCE: usize = 4;
+pub(super) const AT_ONCE: usize = 4;
 
 /// A run on its way back.
 pub(super) struct Back<'a> {
@@ -89,7 +89,8 @@ impl<'a> Back<'a> {
         if !manifests.is_empty() {
             world.tell(Event::Stage(Stage::Restore));
         }
-        let mut ready = self.restore_all(world, journal, manifests, &Effort::of(request.settings)).await?;
+        let (effort, at_once) = (Effort::of(request.settings), AT_ONCE.min(request.settings.parallel));
+        let mut ready = self.restore_all(world, journal, manifests, &effort, at_once).await?;
         ready.extend(by(Exchange::Standby).filter_map(|it| standby(it.state)));
         self.exchange(world, journal, request, &ready, report).await?;
         roles::tell(&self.subject, world, "Roles are in no snapshot", report).await?;
@@ -213,9 +214,10 @@ impl<'a> Back<'a> {
         journal: &Journal,
         manifests: Vec<Manifest>,
         effort: &Effort,
+        at_once: usize,
     ) -> Result<Vec<Ready>, RollbackError> {
         let work = manifests.into_iter().map(|manifest| self.restore(world, journal, manifest, effort));
-        let restored: Vec<Result<Ready, RollbackError>> = stream::iter(work).buffered(AT_ONCE).collect().await;
+        let restored: Vec<Result<Ready, RollbackError>> = stream::iter(work).buffered(at_once).collect().await;
         restored.into_iter().collect()
     }
 
@@ -239,7 +241,16 @@ impl<'a> Back<'a> {
         journal.write(Fact::RestoreStart { database: name.clone(), side: side.clone() }).await?;
         let url = &self.subject.database(&name)?.url;
         let restoring = Restoring { world, store: self.store, url, roles: &Roles::default(), effort };
-        let side = restore::into_side(&restoring, &manifest, &side).await?;
+        let side = match restore::into_side(&restoring, &manifest, &side).await {
+            Ok(side) => side,
+            Err(error) => {
+                // It may be what filled the disk. One that differs is kept for a look; one that stays is made anew next time.
+                if !matches!(error, SnapshotError::Differs { .. }) {
+                    let _ = restore::drop_database(url, &side).await;
+                }
+                return Err(error.into());
+            }
+        };
         let seconds = begun.elapsed().as_secs_f64();
         journal.write(Fact::Restored { database: name.clone(), side: side.name.clone(), seconds }).await?;
         let (properties, horizon) = (Some(manifest.properties), manifest.horizon);

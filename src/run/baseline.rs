@@ -15,7 +15,7 @@ use crate::kind::migration::{self, Direction, MigrationError, Session, Setting};
 use crate::kind::{Kind, Migration, alembic, refinery_history};
 use crate::names::{DatabaseName, RunId, StepName};
 use crate::outside::clock;
-use crate::outside::postgres::{MAINTENANCE, PgError, change, connect, made, query_error};
+use crate::outside::postgres::{DURABLE, MAINTENANCE, PgError, change, connect, made, query_error};
 use crate::outside::store::Store;
 use crate::plan::{Database, Plan, Step};
 use crate::snapshot::manifest;
@@ -391,7 +391,7 @@ async fn write_rows(
     database: &Database,
     adoptions: &[&Adoption],
 ) -> Result<(), BaselineError> {
-    let mut sql = format!("BEGIN;\n{CREATE}");
+    let mut sql = format!("BEGIN; {DURABLE}\n{CREATE}");
     let mut rows = 0;
     for it in adoptions {
         let Some(step) = plan.steps.iter().find(|step| step.name == it.step) else { continue };

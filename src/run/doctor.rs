@@ -1,5 +1,10 @@
 //! Everything that `apply` needs, looked at before anything is changed: programs, privileges, extensions, connections, the
-//! store. Each finding that is bad comes with its remedy.
+//! store. Each finding that is bad comes with its remedy. `doctor/database.rs` is about one database, `doctor/files.rs` about what the
+//! pending migrations want of it, `doctor/server.rs` about what databases of a server share.
+
+mod database;
+mod files;
+mod server;
 
 use std::collections::BTreeMap;
 
@@ -7,15 +12,15 @@ use futures::future::join_all;
 use serde::Serialize;
 use sqlx::PgConnection;
 
+use crate::event::Event;
 use crate::failure::{Blame, Failure, list};
 use crate::names::DatabaseName;
 use crate::outside::child;
 use crate::outside::clock;
-use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect};
+use crate::outside::postgres::{MAINTENANCE, PgError, connect};
 use crate::outside::secret::Secret;
 use crate::outside::store::Store;
-use crate::outside::url::SslMode;
-use crate::plan::{Database, Plan, Step};
+use crate::plan::{Database, Plan, RunSettings, Step};
 use crate::world::World;
 
 use super::lock::who_holds;
@@ -23,10 +28,8 @@ use super::needs::Needs;
 use super::readable::{self, Readable};
 use super::ready::Ready;
 use super::standby;
-use super::survey::{Sessions, StepState, Survey, UnreadError};
-
-/// Sessions that a run needs for one database at its widest: the lock, the snapshot and `pg_dump`, or a step and its copy.
-const SESSIONS_EACH: usize = 3;
+use super::survey::{Found, Sessions, StepState, Survey, UnreadError};
+use files::Wanted;
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, Serialize)]
@@ -51,6 +54,8 @@ pub struct Finding {
 pub enum Verdict {
     /// As it should be.
     Passed,
+    /// `apply` goes on, and this should be known.
+    Warned,
     /// `apply` would fail, or could not be taken back.
     Failed,
 }
@@ -64,6 +69,14 @@ struct NotReady {
     help: String,
 }
 
+/// What preflight leaves to the run.
+pub struct Preflight {
+    /// What it has in hand of each database that it is about to change.
+    pub ready: BTreeMap<DatabaseName, Ready>,
+    /// The plan's `[run]` with less at once, where the servers have not connections enough for what it says.
+    pub slower: Option<RunSettings>,
+}
+
 /// Refuses to begin where something is missing. What is asked goes over the sessions of the survey, and those are handed on
 /// to the steps where nothing comes between that takes long, or that wants a database for itself: no snapshot, no program.
 ///
@@ -75,32 +88,58 @@ pub async fn preflight(
     survey: &Survey,
     mut sessions: Sessions,
     snapshots: bool,
-) -> Result<BTreeMap<DatabaseName, Ready>, Failure> {
+) -> Result<Preflight, Failure> {
     let busy = survey.databases_at_risk(plan);
+    let wanted = Wanted::of(plan, survey);
     let looks = busy.iter().map(|database| {
-        let server = survey.found(&database.name).map(|it| &it.server).filter(|_| snapshots);
-        database_findings(world, database, server, sessions.take(&database.name))
+        let found = survey.found(&database.name);
+        look(world, database, found, snapshots, wanted.of_database(&database.name), sessions.take(&database.name))
     });
-    let (looked, ready): (Vec<_>, Vec<_>) = join_all(looks).await.into_iter().unzip();
-    let mut findings: Vec<Finding> = looked.into_iter().flatten().collect();
+    let looked = join_all(looks).await;
+    let mut findings: Vec<Finding> = looked.iter().flat_map(|it| it.findings.clone()).collect();
+    let shared = server::findings(plan, survey, &looked, snapshots);
+    findings.extend(shared.findings);
     findings.extend(different_databases(survey));
     findings.extend(program_findings(
         plan.steps.iter().filter(|it| survey.steps.get(&it.name).is_some_and(StepState::has_work)),
     ));
+    not_ready(&findings)?;
+    for it in findings.iter().filter(|it| it.outcome == Verdict::Warned) {
+        let help = it.help.as_ref().map(|help| format!(". {help}")).unwrap_or_default();
+        world.tell(Event::Noted(format!("{}{help}", it.placed())));
+    }
+    let hand_on = !snapshots && !survey.runs_programs(plan);
+    let ready = looked.into_iter().filter_map(|it| {
+        let ready = it.ready?;
+        Some((it.name, if hand_on { ready } else { ready.without_session() }))
+    });
+    Ok(Preflight { ready: ready.collect(), slower: shared.slower })
+}
+
+/// Whether a run may begin.
+fn not_ready(findings: &[Finding]) -> Result<(), Failure> {
     // An extension may be what a pending migration installs: for `apply` it is enough that the server has it.
     let bad: Vec<&Finding> =
         findings.iter().filter(|it| it.outcome == Verdict::Failed && it.name != "extension installed").collect();
     if bad.is_empty() {
-        let hand_on = !snapshots && !survey.runs_programs(plan);
-        let names = busy.iter().map(|it| it.name.clone());
-        let ready = ready.into_iter().flatten().map(|it| if hand_on { it } else { it.without_session() });
-        return Ok(names.zip(ready).collect());
+        return Ok(());
     }
-    let place = |it: &Finding| it.database.as_ref().map_or_else(String::new, |name| format!("{name}: "));
-    let failed = bad.iter().map(|it| format!("{}{}", place(it), it.detail)).collect();
-    let mut help: Vec<String> = bad.iter().filter_map(|it| it.help.clone()).collect();
-    help.dedup();
+    let failed = bad.iter().map(|it| it.placed()).collect();
+    let mut help: Vec<String> = Vec::new();
+    for it in bad.iter().filter_map(|it| it.help.as_ref()) {
+        if !help.contains(it) {
+            help.push(it.clone());
+        }
+    }
     Err(Failure::untouched(Blame::Work, NotReady { failed, help: help.join("\n") }))
+}
+
+impl Finding {
+    /// What was seen, with its place.
+    fn placed(&self) -> String {
+        let place = self.database.as_ref().map_or_else(String::new, |name| format!("{name}: "));
+        format!("{place}{}", self.detail)
+    }
 }
 
 /// Everything, for `migrate doctor`.
@@ -112,22 +151,24 @@ pub async fn examine(
     store: Result<&Store, String>,
 ) -> Vec<Finding> {
     let mut findings = vec![store_finding(store.clone()).await];
+    let wanted = &Wanted::of(plan, survey);
     let looks = plan.databases.values().map(|database| {
         let session = sessions.take(&database.name);
         async move {
             match survey.databases.get(&database.name) {
-                Some(Err(error)) => vec![unreachable(database, error)],
+                Some(Err(error)) => Looked::unreachable(database, error),
                 found => {
-                    let server = found.and_then(|it| it.as_ref().ok()).map(|it| &it.server);
-                    let (mut found, _) = database_findings(world, database, server, session).await;
-                    found.push(lock_finding(database).await);
-                    found
+                    let (found, wanted) = (found.and_then(|it| it.as_ref().ok()), wanted.of_database(&database.name));
+                    let mut looked = look(world, database, found, true, wanted, session).await;
+                    looked.findings.push(lock_finding(database).await);
+                    looked
                 }
             }
         }
     });
     let looked = join_all(looks).await;
-    findings.extend(looked.into_iter().flatten());
+    findings.extend(looked.iter().flat_map(|it| it.findings.clone()));
+    findings.extend(server::findings(plan, survey, &looked, true).findings);
     findings.extend(standby_findings(plan, survey, store.ok()).await);
     findings.extend(different_databases(survey));
     findings.extend(program_findings(plan.steps.iter()));
@@ -189,6 +230,7 @@ fn program_findings<'a>(steps: impl Iterator<Item = &'a Step>) -> Vec<Finding> {
     findings
 }
 
+/// One that fails, if there is a fault: what is wrong, and the remedy.
 fn finding(
     name: &'static str,
     database: Option<&Database>,
@@ -202,8 +244,10 @@ fn finding(
     }
 }
 
-fn unreachable(database: &Database, error: &impl miette::Diagnostic) -> Finding {
-    Finding { database: Some(database.name.clone()), ..explained("connection", error) }
+/// One that does not keep `apply` from going on.
+fn warned(name: &'static str, database: Option<&Database>, detail: String, help: String) -> Finding {
+    let database = database.map(|it| it.name.clone());
+    Finding { name, database, outcome: Verdict::Warned, detail, help: Some(help) }
 }
 
 /// An error as a finding, with its cause and its help.
@@ -254,16 +298,34 @@ fn different_databases(survey: &Survey) -> Vec<Finding> {
     vec![finding("different databases", None, fault, "every name of the plan is a database of its own")]
 }
 
-/// The programs that a server needs are looked at while the database is.
-async fn database_findings(
+/// What was seen of one database.
+struct Looked {
+    name: DatabaseName,
+    findings: Vec<Finding>,
+    /// What it said, if it answered.
+    needs: Option<Needs>,
+    ready: Option<Ready>,
+}
+
+impl Looked {
+    fn unreachable(database: &Database, error: &impl miette::Diagnostic) -> Self {
+        let findings = vec![Finding { database: Some(database.name.clone()), ..explained("connection", error) }];
+        Self { name: database.name.clone(), findings, needs: None, ready: None }
+    }
+}
+
+/// Looks at a database. The programs that its server needs are looked at while it answers; `snapshots`, if there will be any.
+async fn look(
     world: &World,
     database: &Database,
-    server: Option<&Server>,
+    found: Option<&Found>,
+    snapshots: bool,
+    wanted: &files::OfDatabase,
     session: Option<PgConnection>,
-) -> (Vec<Finding>, Option<Ready>) {
+) -> Looked {
     let programs = async {
-        match server {
-            Some(server) => Some(tools(world, database, server).await),
+        match found.filter(|_| snapshots) {
+            Some(found) => Some(database::tools(world, database, &found.server).await),
             None => None,
         }
     };
@@ -272,114 +334,19 @@ async fn database_findings(
             Some(session) => session,
             None => connect(&database.url, "migrate doctor").await?,
         };
-        let needs = Needs::of(&mut session, database).await?;
+        let needs = Needs::of(&mut session, database, !wanted.demands.extensions.is_empty()).await?;
         Ok::<_, PgError>((needs, session))
     };
     let (programs, asked) = futures::join!(programs, asked);
-    match asked {
-        Ok((needs, session)) => {
-            let asked = [privileges(&needs, database), extensions(&needs, database)].concat();
-            let rest = asked.into_iter().chain([connections(needs.free, database)]);
-            let alone = [not_maintenance(database), protection(&needs, database)];
-            let findings = programs.into_iter().chain(alone).chain(rest).collect();
-            (findings, Some(Ready::new(needs.roles, needs.pid, session)))
-        }
-        Err(error) => (vec![unreachable(database, &error)], None),
-    }
-}
-
-/// How the session is protected, which nobody should have to guess.
-fn protection(needs: &Needs, database: &Database) -> Finding {
-    let (url, ssl) = (&database.url, database.url.ssl());
-    let mode = ssl.mode.as_str();
-    let verified = match ssl.mode {
-        _ if ssl.trusted_file().is_none() => "it is not verified who the server is".to_owned(),
-        SslMode::VerifyFull => format!("the server's certificate is verified, and is for {}", url.host()),
-        _ => "the server's certificate is verified".to_owned(),
+    let (mut needs, session) = match asked {
+        Ok(asked) => asked,
+        Err(error) => return Looked::unreachable(database, &error),
     };
-    let fine = match &needs.tls {
-        Some(version) => format!("sessions are encrypted with {version}; {verified} (sslmode={mode})"),
-        None if url.is_socket() => "sessions go through a socket of this machine".to_owned(),
-        None => format!("sessions are not encrypted (sslmode={mode})"),
-    };
-    finding("session", Some(database), None, fine)
-}
-
-/// Locks are held in the maintenance database, and databases are renamed from it: it cannot be swapped itself.
-fn not_maintenance(database: &Database) -> Finding {
-    let fault = (database.url.dbname() == MAINTENANCE).then(|| {
-        let help = "Keep the tables in a database of their own.";
-        (format!("the database `{MAINTENANCE}` cannot be carried back: locks are held in it"), help.to_owned())
-    });
-    finding("not the maintenance database", Some(database), fault, format!("it is not `{MAINTENANCE}`"))
-}
-
-async fn tools(world: &World, database: &Database, server: &Server) -> Finding {
-    let found = world.tools.for_server(server.major()).await;
-    let fine = found.as_ref().map(|it| format!("server {}, pg_dump and pg_restore {}", server.version, it.major));
-    let fault = found.as_ref().err().map(|error| {
-        let help = miette::Diagnostic::help(error).map(|help| help.to_string()).unwrap_or_default();
-        (error.to_string(), help)
-    });
-    finding("client programs", Some(database), fault, fine.unwrap_or_default())
-}
-
-/// What a restore into a side database and a swap need. Without them there is no way back, and so no way forward.
-fn privileges(needs: &Needs, database: &Database) -> Vec<Finding> {
-    let Needs { role, owner, strangers, .. } = needs;
-    let may_create = (!needs.creates).then(|| {
-        let help = format!("As an administrator: `ALTER ROLE \"{role}\" CREATEDB`.");
-        (format!("the role {role} may not create databases, which a rollback needs"), help)
-    });
-    let may_rename = (!needs.owns).then(|| {
-        let help = format!("As an administrator: `GRANT \"{owner}\" TO \"{role}\"`.");
-        (format!("the role {role} is not a member of {owner}, which owns the database: it could not rename it"), help)
-    });
-    let may_own = (!strangers.is_empty()).then(|| {
-        let grants: Vec<String> = strangers.iter().map(|it| format!("GRANT \"{it}\" TO \"{role}\"")).collect();
-        let what = format!(
-            "the role {role} is not a member of {}, which own objects: it could not restore them",
-            list(strangers)
-        );
-        (what, format!("As an administrator: `{}`.", grants.join("; ")))
-    });
-    let it = Some(database);
-    vec![
-        finding("creates databases", it, may_create, format!("the role {role} may create databases")),
-        finding("owns the database", it, may_rename, format!("the role {role} is {owner}, or a member of it")),
-        finding("owns the objects", it, may_own, format!("the role {role} could own every object of a restore")),
-    ]
-}
-
-fn extensions(needs: &Needs, database: &Database) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for name in &database.extensions {
-        let there = needs.extensions.iter().find(|(it, _)| it == name);
-        let available = there.is_none().then(|| {
-            let help = "Install its package on the server, or remove it from `extensions` in the plan.";
-            (format!("the server has no extension {name}"), help.into())
-        });
-        found.push(finding("extension available", Some(database), available, format!("the server has {name}")));
-        if let Some((_, installed)) = there {
-            let fault = (!installed).then(|| {
-                let help = format!("`CREATE EXTENSION \"{name}\"`, by hand or by a migration.");
-                (format!("the extension {name} is not installed"), help)
-            });
-            found.push(finding("extension installed", Some(database), fault, format!("{name} is installed")));
-        }
-    }
-    found
-}
-
-fn connections(free: usize, database: &Database) -> Finding {
-    let fault = (free < SESSIONS_EACH).then(|| {
-        let help = "End idle sessions, or raise max_connections.";
-        (
-            format!("the server has {free} free connections, and a run needs {SESSIONS_EACH} for each database"),
-            help.into(),
-        )
-    });
-    finding("connections", Some(database), fault, format!("{free} free connections"))
+    let mut findings: Vec<Finding> = programs.into_iter().collect();
+    findings.extend(database::findings(database, found, &needs));
+    findings.extend(files::findings(database, found, &needs, wanted));
+    let ready = Ready::new(std::mem::take(&mut needs.roles), needs.pid, session);
+    Looked { name: database.name.clone(), findings, needs: Some(needs), ready: Some(ready) }
 }
 
 async fn lock_finding(database: &Database) -> Finding {

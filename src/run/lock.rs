@@ -16,7 +16,7 @@ use sqlx::{PgConnection, Row};
 
 use crate::failure::list;
 use crate::names::{DatabaseName, RunId};
-use crate::outside::postgres::{MAINTENANCE, PgError, ask, ask_one, connect, made, query_error};
+use crate::outside::postgres::{MAINTENANCE, PgError, ask, ask_one, connect, is_direct, made, not_direct, query_error};
 use crate::outside::{clock, url::DatabaseUrl};
 use crate::plan::Database;
 use crate::world::World;
@@ -271,7 +271,10 @@ async fn take_all(session: &mut PgConnection, databases: &[&Database]) -> Result
 /// same, one gets all.
 async fn try_lock(session: &mut PgConnection, databases: &[&Database]) -> Result<usize, PgError> {
     let keys: Vec<i64> = databases.iter().map(|it| key(it.url.dbname())).collect();
-    let taken = ask_one(session, format!("select {}", taken(&keys))).await.and_then(|row| row.try_get::<i32, _>(0));
+    // A pooler would keep the lock for whoever gets the session next.
+    let question = format!("select case when {} then {} end", is_direct(), taken(&keys));
+    let taken = ask_one(session, question).await.and_then(|row| row.try_get::<Option<i32>, _>(0));
+    let taken = taken.and_then(|taken| taken.ok_or_else(not_direct));
     let names: Vec<&str> = databases.iter().map(|it| it.url.dbname()).collect();
     let taken = taken.map_err(query_error(format!("locking {}", list(&names))))?;
     Ok(usize::try_from(taken).unwrap_or(0))

@@ -12,7 +12,7 @@ use crate::journal::state::RunState;
 use crate::journal::{self, Journal, ledger};
 use crate::names::{DatabaseName, RunId, StepName};
 use crate::outside::clock;
-use crate::outside::postgres::{PgError, connect, made, query_error};
+use crate::outside::postgres::{DURABLE_SESSION, PgError, change, connect, made, query_error};
 use crate::outside::store::Store;
 use crate::plan::{Plan, Step};
 use crate::world::World;
@@ -107,8 +107,12 @@ pub(super) fn step<'a>(plan: &'a Plan, which: &Which) -> Result<&'a Step, Failur
 }
 
 async fn open(plan: &Plan, step: &Step) -> Result<PgConnection, MendError> {
-    let opened = connect(&plan.databases[&step.database].url, "migrate").await;
-    opened.map_err(|source| MendError::Database { database: step.database.clone(), source })
+    let opened = async {
+        let mut session = connect(&plan.databases[&step.database].url, "migrate").await?;
+        change(&mut session, DURABLE_SESSION).await.map_err(query_error("preparing the session"))?;
+        Ok(session)
+    };
+    opened.await.map_err(|source| MendError::Database { database: step.database.clone(), source })
 }
 
 /// Changes the ledger, and tells how many rows.

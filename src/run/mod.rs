@@ -3,6 +3,7 @@
 pub mod apply;
 mod back;
 pub mod baseline;
+mod budget;
 pub mod choose;
 mod copy_step;
 pub mod doctor;

@@ -17,7 +17,7 @@ use crate::kind::{Kind, Migration, ReadError};
 use crate::names::{DatabaseName, StepName};
 use crate::outside::child::{self, ChildError, Program};
 use crate::outside::interrupt::Interrupt;
-use crate::outside::postgres::{PgError, change, connect, made, query_error};
+use crate::outside::postgres::{DURABLE_SESSION, PgError, change, connect, made, query_error};
 use crate::plan::Step;
 use crate::sql::transaction::sendable;
 use crate::verify::catalog::Catalog;
@@ -192,7 +192,7 @@ pub(super) async fn strayed(
 
 pub(super) async fn sql(session: &mut PgConnection, step: &Step, what: &str, sql: String) -> Partly<()> {
     let failed = |source| (StepError::Database { database: step.database.clone(), source }, true);
-    let done = change(session, sql).await.map_err(query_error(what));
+    let done = change(session, format!("{DURABLE_SESSION} {sql}")).await.map_err(query_error(what));
     done.map(drop).map_err(failed)
 }
 

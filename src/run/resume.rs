@@ -228,7 +228,9 @@ impl Unfinished<'_> {
         let so_far = self.so_far(&survey);
         let survey = outlook.narrow(survey);
         let takes_snapshots = state.no_snapshot.is_none() && !so_far.begun;
-        let ready = doctor::preflight(world, plan, &survey, sessions, takes_snapshots).await?;
+        let preflight = doctor::preflight(world, plan, &survey, sessions, takes_snapshots).await?;
+        let slower = preflight.slower.map(|run| Plan { run, ..plan.clone() });
+        let (plan, ready) = (slower.as_ref().unwrap_or(plan), preflight.ready);
         if !so_far.begun {
             gates(world, plan, report).await?;
         }

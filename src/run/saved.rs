@@ -430,6 +430,14 @@ impl SavedPlan {
     pub fn read(path: &Path) -> Result<Self, SavedPlanError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| SavedPlanError::Read { path: path.into(), source })?;
+        Self::parse(path, text)
+    }
+
+    /// Reads `text`, which messages call `path`.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn parse(path: &Path, text: String) -> Result<Self, SavedPlanError> {
         let known = version::known(text.as_bytes(), path.display().to_string(), FORMAT);
         known.map_err(|it| it.or(", or make another with `migrate plan --out FILE`"))?;
         let kept: Kept =

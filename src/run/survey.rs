@@ -17,6 +17,7 @@ use crate::names::{DatabaseName, StepName};
 use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{PgError, Server};
 use crate::plan::{Database, EdgeError, Plan, Segment, Step};
+use crate::snapshot::obstacles::Prepared;
 
 use super::drift::{Drift, DriftError};
 use super::going_on::GoingOn;
@@ -77,6 +78,8 @@ pub struct Found {
     pub strange_steps: Vec<String>,
     /// Invalid indexes that migrations left, each with the migration.
     pub invalid_indexes: Vec<(String, String)>,
+    /// Transactions that were prepared in it and neither committed nor rolled back.
+    pub prepared: Vec<Prepared>,
 }
 
 /// What is to be done for a step.

@@ -23,7 +23,7 @@ use crate::kind::Migration;
 use crate::kind::migration::{self, Direction, Session, Setting};
 use crate::names::{DatabaseName, StepName};
 use crate::outside::interrupt::Interrupted;
-use crate::outside::postgres::{change, connect, database_oid, query_error};
+use crate::outside::postgres::{DURABLE_SESSION, change, connect, database_oid, query_error};
 use crate::outside::store::Store;
 use crate::plan::Step;
 use crate::world::World;
@@ -245,7 +245,7 @@ impl<'a> Undo<'a> {
     ) -> Result<(), RollbackError> {
         let url = &self.subject.database(name)?.url;
         let mut session = connect(url, &self.application).await.map_err(failed(name))?;
-        let drop = format!("SET lock_timeout = '4s'; {DROP_IF_EMPTY}");
+        let drop = format!("SET lock_timeout = '4s'; {DURABLE_SESSION} {DROP_IF_EMPTY}");
         let dropped = change(&mut session, drop).await;
         dropped.map_err(query_error("removing the empty ledger")).map_err(failed(name))?;
         journal.write(Fact::AllUndone { database: name.clone() }).await?;

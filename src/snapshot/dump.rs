@@ -12,6 +12,7 @@ use sqlx::PgConnection;
 
 use crate::event::Event;
 use crate::names::{DatabaseName, RunId};
+use crate::outside::keepalive;
 use crate::outside::postgres::{PgError, Server, change, connect, free_connections, query_error};
 use crate::outside::process::{Child, PgTools, ToolError};
 use crate::outside::store::{Store, Upload};
@@ -276,6 +277,7 @@ impl Dump<'_> {
             "--format=custom".to_owned(),
             "--compress=0".into(),
             "--no-password".into(),
+            format!("--dbname={}", keepalive::conninfo(self.database.url.dbname())),
             format!("--snapshot={}", self.exported),
             format!("--lock-wait-timeout={LOCK_WAIT_MS}"),
         ];

@@ -58,6 +58,12 @@ impl Effort {
         Self { jobs, slots: Semaphore::new(jobs), workers: cores.min(MOST_WORKERS), memory, mebibytes }
     }
 
+    /// Jobs at once, where the server has connections enough.
+    #[must_use]
+    pub fn most_jobs(&self) -> usize {
+        self.jobs
+    }
+
     /// Jobs at once on a server that has `free` connections left: half of them are somebody else's.
     pub(super) fn jobs(&self, free: usize) -> usize {
         self.jobs.min(free / 2).max(1)

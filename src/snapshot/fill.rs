@@ -17,6 +17,7 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::event::Event;
 use crate::outside::encryption::Identities;
+use crate::outside::keepalive;
 use crate::outside::postgres::{PgError, change, connect, free_connections, query_error};
 use crate::outside::process::{Child, PgTools, ToolError};
 use crate::outside::store::Store;
@@ -240,7 +241,7 @@ impl Filling<'_> {
     }
 
     fn args(&self) -> Vec<String> {
-        let dbname = format!("--dbname={}", self.side.dbname());
+        let dbname = format!("--dbname={}", keepalive::conninfo(self.side.dbname()));
         let mut args = vec!["--format=custom".into(), "--exit-on-error".into(), "--no-password".into(), dbname];
         if self.roles.missing == Missing::Ours {
             args.extend(["--no-owner".into(), "--no-privileges".into()]);

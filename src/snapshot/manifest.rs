@@ -93,6 +93,8 @@ impl Manifest {
         if it.format == 1 {
             let FirstFormat { archive: OneArchive { key, digests } } = serde_json::from_slice(text)?;
             it.parts.push(Part { key, section: Section::Whole, compression: Compression::Gzip, digests });
+            // As it is now, it is one of the next format, and would be written as such.
+            it.format = NOT_ENCRYPTED;
         }
         Ok(it)
     }
@@ -100,13 +102,13 @@ impl Manifest {
     /// Uncompressed bytes of all parts.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.parts.iter().map(|it| it.digests.bytes).sum()
+        self.parts.iter().fold(0, |sum, it| sum.saturating_add(it.digests.bytes))
     }
 
     /// Bytes of all parts as stored.
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {
-        self.parts.iter().map(|it| it.digests.stored_bytes).sum()
+        self.parts.iter().fold(0, |sum, it| sum.saturating_add(it.digests.stored_bytes))
     }
 
     /// The SHA-256 of the one part; of several, that of what `sha256sum` prints for all of them in the order of their names.
@@ -122,7 +124,7 @@ impl Manifest {
     /// Rows in all tables.
     #[must_use]
     pub fn rows(&self) -> u64 {
-        self.tables.iter().map(|table| table.rows).sum()
+        self.tables.iter().fold(0, |sum, table| sum.saturating_add(table.rows))
     }
 }
 

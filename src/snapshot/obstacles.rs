@@ -1,11 +1,15 @@
 //! What stands in the way of an act that wants a database to itself: who can be asked to leave, and who has to be named.
 
 use std::cell::Cell;
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use sqlx::PgConnection;
+use serde::Serialize;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
 
 use crate::outside::postgres::{PgError, query_error};
+use crate::sql::quote::literal;
 
 /// SQL state of a statement that found sessions on the database.
 pub(super) const IN_USE: &str = "55006";
@@ -35,7 +39,7 @@ pub(super) async fn end_sessions(
         // A role that may not end a session is not asked to: the failure would end the whole statement.
         sqlx::query(
             "select pg_terminate_backend(pid) from pg_stat_activity where datid::int8 = any($1) and pid <> \
-             pg_backend_pid() and backend_type = 'client backend' and coalesce(backend_start < to_timestamp($2), true) and (select s.rolsuper or ((pg_has_role(s.oid, usesysid, \
+             pg_backend_pid() and coalesce(backend_type, 'client backend') = 'client backend' and coalesce(backend_start < to_timestamp($2), true) and (select s.rolsuper or ((pg_has_role(s.oid, usesysid, \
              'member') or pg_has_role(s.oid, 'pg_signal_backend', 'member')) and not (select t.rolsuper from pg_roles t \
              where t.oid = usesysid)) from pg_roles s where s.rolname = current_user)",
         )
@@ -61,23 +65,72 @@ pub(super) async fn who_stays(usher: &mut PgConnection, oids: &[i64]) -> Result<
     .fetch_all(&mut *usher)
     .await
     .map_err(query_error("looking for sessions that stay"))?;
-    who.extend(prepared_transactions(usher, oids).await?);
+    who.extend(prepared_transactions(usher, oids).await?.iter().map(ToString::to_string));
     Ok(who)
 }
 
-/// Prepared transactions of the databases, in words: no session of theirs can be ended.
+/// A transaction that was prepared and neither committed nor rolled back: no session of it can be ended. It survives a restart of the
+/// server, and holds its locks.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Prepared {
+    /// Its name, as whoever prepared it gave it.
+    pub gid: String,
+    /// The role that prepared it.
+    pub owner: String,
+    /// For how long it has been there, in seconds.
+    pub seconds: f64,
+    /// The database's name on the server.
+    pub dbname: String,
+}
+
+impl fmt::Display for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gid = literal(&self.gid);
+        write!(f, "the prepared transaction {} of role {}, {:.0} s old", gid.trim_start(), self.owner, self.seconds)
+    }
+}
+
+impl Prepared {
+    /// What ends it, to be typed.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        let gid = literal(&self.gid);
+        let gid = gid.trim_start();
+        format!(
+            "in the database {}, as {} or a superuser: `ROLLBACK PREPARED {gid}`, or `COMMIT PREPARED {gid}` if the others that took part \
+             committed",
+            self.dbname, self.owner
+        )
+    }
+
+    /// Asks for those of the database that the session is in; [`Prepared::read`] reads the answer.
+    pub const QUERY: &str = "select gid, owner::text, extract(epoch from clock_timestamp() - prepared)::float8, database::text from \
+         pg_prepared_xacts where database = current_database() order by prepared";
+
+    /// What [`Prepared::QUERY`] says.
+    ///
+    /// # Errors
+    /// It says something else.
+    pub fn read(rows: &[PgRow]) -> Result<Vec<Self>, sqlx::Error> {
+        let read = |row: &PgRow| {
+            let (gid, owner) = (row.try_get(0)?, row.try_get(1)?);
+            Ok(Self { gid, owner, seconds: row.try_get(2)?, dbname: row.try_get(3)? })
+        };
+        rows.iter().map(read).collect()
+    }
+}
+
+/// Prepared transactions of the databases.
 ///
 /// # Errors
 /// The query failed.
-pub(super) async fn prepared_transactions(usher: &mut PgConnection, oids: &[i64]) -> Result<Vec<String>, PgError> {
-    sqlx::query_scalar(
-        "select format('the prepared transaction %L of role %s', gid, owner) from pg_prepared_xacts join pg_database d on \
-         d.datname = database where d.oid::int8 = any($1) order by 1",
-    )
-    .bind(oids)
-    .fetch_all(usher)
-    .await
-    .map_err(query_error("looking for prepared transactions"))
+pub(super) async fn prepared_transactions(usher: &mut PgConnection, oids: &[i64]) -> Result<Vec<Prepared>, PgError> {
+    let rows = sqlx::query(
+        "select gid, owner::text, extract(epoch from clock_timestamp() - prepared)::float8, database::text from pg_prepared_xacts \
+         join pg_database d on d.datname = database where d.oid::int8 = any($1) order by prepared",
+    );
+    let rows = rows.bind(oids).fetch_all(usher).await;
+    rows.and_then(|rows| Prepared::read(&rows)).map_err(query_error("looking for prepared transactions"))
 }
 
 /// What an exchange of a database meets, beside sessions that can be ended.
@@ -103,7 +156,7 @@ pub async fn in_the_way(session: &mut PgConnection, dbname: &str) -> Result<InTh
     let Some(oid) = oid else { return Ok(InTheWay::default()) };
     let mut found = InTheWay::default();
     for it in prepared_transactions(session, &[oid]).await? {
-        found.blocks.push(format!("{it}: COMMIT PREPARED or ROLLBACK PREPARED"));
+        found.blocks.push(format!("{it}: {}", it.remedy()));
     }
     let slots: Vec<(String, bool)> =
         sqlx::query_as("select slot_name::text, active from pg_replication_slots where datoid::int8 = $1 order by 1")

@@ -9,7 +9,9 @@ use sqlx::PgConnection;
 
 use crate::event::Event;
 use crate::names::RunId;
-use crate::outside::postgres::{MAINTENANCE, PgError, Server, change, connect, database_oid, query_error};
+use crate::outside::postgres::{
+    DURABLE_SESSION, MAINTENANCE, PgError, Server, change, connect, database_oid, query_error,
+};
 use crate::outside::store::Store;
 use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::{identifier, literal};
@@ -169,11 +171,8 @@ async fn compare(
             run_sql(&mut session, format!("analyze {}", tables.join(", "))).await?;
         }
         // This commit waits for the disk, and with it for everything that did not.
-        run_sql(
-            &mut session,
-            "set synchronous_commit = on; select pg_logical_emit_message(true, 'migrate', 'restored')".into(),
-        )
-        .await
+        run_sql(&mut session, format!("{DURABLE_SESSION} select pg_logical_emit_message(true, 'migrate', 'restored')"))
+            .await
     };
     let counting = async {
         let mut session = connect(side, application).await?;

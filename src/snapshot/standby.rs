@@ -14,7 +14,8 @@ use tokio::sync::Notify;
 use crate::names::{DatabaseName, RunId};
 use crate::outside::interrupt::{Interrupt, Interrupted};
 use crate::outside::postgres::{
-    MAINTENANCE, PgError, Said, Server, ask, backend_pid, change, connect, database_error, database_oid, query_error,
+    DURABLE, MAINTENANCE, PgError, Said, Server, ask, backend_pid, change, connect, database_error, database_oid,
+    query_error,
 };
 use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::identifier;
@@ -118,7 +119,7 @@ pub async fn make(
     let copy = Copy { interrupt, database, oid: like.oid, standby, owner: &like.owner, dbname: &like.dbname };
     let prepared = prepared_transactions(&mut usher, &[like.oid.into()]).await.map_err(failed)?;
     if !prepared.is_empty() {
-        return Err(copy.in_use(prepared));
+        return Err(copy.in_use(prepared.iter().map(ToString::to_string).collect()));
     }
     let (bytes, horizon) = before(&mut session, &like.dbname).await.map_err(failed)?;
     let begun = Instant::now();
@@ -128,7 +129,7 @@ pub async fn make(
     let oid = oid.ok_or_else(|| copy.refused(Said { message: "the copy is gone".into(), state: None }))?;
     let mut notes = Vec::new();
     let dressed = async {
-        change(&mut session, "BEGIN").await?;
+        change(&mut session, format!("BEGIN; {DURABLE}")).await?;
         carry_over(&mut session, standby, &like, &mut notes).await?;
         change(&mut session, "COMMIT").await
     };

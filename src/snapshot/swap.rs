@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 
 use crate::journal::entry::Swap;
 use crate::names::RunId;
-use crate::outside::postgres::{MAINTENANCE, PgError, Said, change, connect, database_error, database_oid};
+use crate::outside::postgres::{DURABLE, MAINTENANCE, PgError, Said, change, connect, database_error, database_oid};
 use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::{identifier, literal};
 
@@ -31,7 +31,8 @@ pub enum SwapError {
     #[diagnostic(
         code("swap.in_use"),
         help(
-            "End them as a superuser with `select pg_terminate_backend(PID)`, or stop the program, then run `migrate rollback {run}` again."
+            "End them as a superuser with `select pg_terminate_backend(PID)`, or stop the program; a prepared transaction with `ROLLBACK PREPARED` \
+             in its database. Then run `migrate rollback {run}` again."
         )
     )]
     InUse {
@@ -116,7 +117,8 @@ async fn exchange(
     swaps: &[Swap],
     properties: &[Option<&Properties>],
 ) -> Result<Swapped, sqlx::Error> {
-    change(session, "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '30s'").await?;
+    let begin = format!("BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '30s'; {DURABLE}");
+    change(session, begin).await?;
     let mut notes = Vec::new();
     for (swap, properties) in swaps.iter().zip(properties).filter_map(|(swap, it)| Some((swap, (*it)?))) {
         carry_over(session, &swap.side, properties, &mut notes).await?;

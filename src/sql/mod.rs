@@ -4,6 +4,7 @@
 //! found, `transaction` decides what of a file may be sent and how.
 
 pub mod checksum;
+pub mod demands;
 pub mod directives;
 pub mod duration;
 pub mod effect;

@@ -1,5 +1,5 @@
 //! Random plans and random deaths, from a seed that is printed: of `migrate`, of the programs that it starts, of single sessions, of
-//! the whole server. After each round every database is as before, or every one as after. `scripts/soak` runs more rounds.
+//! the whole server, of the store. After each round every database is as before, or every one as after. `scripts/soak` runs more rounds.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::fingerprint::Fingerprint;
+use crate::gcs_server::{Action, BUCKET, Fault, GcsServer};
 use crate::harness::{OWNER, connect, execute};
+use crate::programs::python_step;
 use crate::world::{Ran, TestWorld, finish, sql_step, until};
 
 /// What `scripts/test` runs.
@@ -53,11 +55,13 @@ enum Death {
     Session(usize),
     /// The server, without a checkpoint, once the journal has so many entries.
     Server(usize),
+    /// The store, once the journal has so many entries: it refuses everything, until the run is over.
+    Store(usize),
 }
 
 fn death(dice: &mut Dice) -> Death {
     let entries = usize::try_from(1 + dice.below(14)).expect("it is small");
-    match dice.below(6) {
+    match dice.below(7) {
         0 => Death::Killed(entries),
         1 | 2 => {
             let points =
@@ -66,6 +70,7 @@ fn death(dice: &mut Dice) -> Death {
         }
         3 => Death::Program,
         4 => Death::Session(entries),
+        5 => Death::Store(entries),
         _ => Death::Server(entries),
     }
 }
@@ -75,6 +80,32 @@ struct Release {
     plan: String,
     files: Vec<(String, String)>,
     good: bool,
+    /// Whether a program takes part, which has no way back of its own.
+    program: bool,
+}
+
+/// What a program does; `probe` tells whether it did.
+const MADE: &str = "create table if not exists made (id int)";
+
+/// A step that runs a program on database `b`, if the dice say so: a command with a probe, or a Python module, of which nobody knows
+/// what became if it is cut off.
+fn program(dice: &mut Dice, files: &mut Vec<(String, String)>) -> String {
+    match dice.below(6) {
+        0 => format!(
+            "[[steps]]\nname = \"work\"\ndatabase = \"b\"\nkind = \"command\"\nargv = [\"psql\", \"-X\", \"-q\", \"${{url}}\", \
+             \"-c\", \"{MADE}\"]\nrun = \"once\"\nprobe = \"select to_regclass('made') is not null\"\nafter = [\"b-schema\"]\n"
+        ),
+        1 => {
+            let module = format!(
+                "import os, psycopg\n\n\ndef migrate():\n    with psycopg.connect(os.environ['DATABASE_URL'], autocommit=True) as it:\n        \
+                 it.execute('{MADE}')\n"
+            );
+            files.push(("app/made.py".into(), module));
+            python_step("b", &["made"], "after = [\"b-schema\"]\n")
+                .replace("\"b-schema\"\ndatabase", "\"work\"\ndatabase")
+        }
+        _ => String::new(),
+    }
 }
 
 fn release(dice: &mut Dice) -> Release {
@@ -85,6 +116,9 @@ fn release(dice: &mut Dice) -> Release {
         + after
         + &format!("[run]\non_failure = \"{policy}\"\nparallel = {}\n", 1 + dice.below(2));
     let mut files = Vec::new();
+    let program = program(dice, &mut files);
+    let standby = if dice.one_in(4) { "[databases.a]\nstandby = true\n" } else { "" };
+    let plan = program.clone() + &plan + standby;
     for database in DATABASES {
         for number in 1..=1 + dice.below(3) {
             files.push((format!("migrations/{database}/{number:03}_m.sql"), migration(dice, number)));
@@ -94,7 +128,7 @@ fn release(dice: &mut Dice) -> Release {
     if !good {
         files.push(("migrations/b/009_bad.sql".into(), "select nonsense;\n".into()));
     }
-    Release { plan, files, good }
+    Release { plan, files, good, program: !program.is_empty() }
 }
 
 fn migration(dice: &mut Dice, number: u64) -> String {
@@ -114,7 +148,50 @@ fn migration(dice: &mut Dice, number: u64) -> String {
 
 struct Soak {
     cluster: Cluster,
+    bucket: GcsServer,
     dice: Dice,
+}
+
+/// Where a round keeps its snapshots and journals.
+enum Place {
+    Folder,
+    /// Below this in the bucket.
+    Bucket(String),
+}
+
+impl Place {
+    /// Entries in the journals that it holds.
+    fn written(&self, world: &TestWorld, bucket: &GcsServer) -> usize {
+        match self {
+            Self::Folder => world.objects().iter().filter(|it| it.contains("/journal/")).count(),
+            Self::Bucket(below) => {
+                let all = bucket.objects(BUCKET);
+                all.iter().filter(|(key, _)| key.starts_with(below) && key.contains("/journal/")).count()
+            }
+        }
+    }
+
+    /// Whatever is asked of it from now on fails.
+    fn fails(&self, world: &TestWorld, bucket: &GcsServer) {
+        match self {
+            Self::Folder if world.store().is_dir() => {
+                fs::rename(world.store(), world.path().join("away")).expect("ours");
+                fs::write(world.store(), "").expect("ours");
+            }
+            Self::Folder => {}
+            Self::Bucket(below) => bucket.fault(Fault::times(usize::MAX, Action::Status(403), below)),
+        }
+    }
+
+    /// It is there again, with everything that it had.
+    fn recovers(&self, world: &TestWorld, bucket: &GcsServer) {
+        bucket.clear_faults();
+        let away = world.path().join("away");
+        if away.is_dir() {
+            fs::remove_file(world.store()).expect("ours");
+            fs::rename(away, world.store()).expect("ours");
+        }
+    }
 }
 
 impl Soak {
@@ -123,7 +200,26 @@ impl Soak {
         let settings = vec![("synchronous_commit".to_owned(), "on".to_owned())];
         let options = ClusterOptions { settings, ..ClusterOptions::default() };
         let cluster = Cluster::start(options).expect("the tests need a PostgreSQL server");
-        Self { cluster, dice: Dice(seed) }
+        Self { cluster, bucket: GcsServer::start(), dice: Dice(seed) }
+    }
+
+    /// A folder, or a bucket that now and then does not do what it is asked the first time.
+    fn place(&mut self, world: &mut TestWorld, round: u64) -> Place {
+        if !self.dice.one_in(3) {
+            return Place::Folder;
+        }
+        let below = format!("soak{round}/");
+        for (name, value) in self.bucket.env(BUCKET) {
+            world.set(&name, value);
+        }
+        world.set("MIGRATE_STORE", format!("gs://{BUCKET}/soak{round}"));
+        for _ in 0..self.dice.below(4) {
+            let action =
+                self.dice.of(&[Action::Status(503), Action::StatusAfter(503), Action::Reset, Action::CloseAfter]);
+            let skip = usize::try_from(self.dice.below(20)).expect("it is small");
+            self.bucket.fault(Fault { skip, ..Fault::once(action, &below) });
+        }
+        Place::Bucket(below)
     }
 
     async fn world(&self, release: &Release, name: &str) -> TestWorld {
@@ -147,9 +243,10 @@ impl Soak {
     async fn round(&mut self, round: u64) -> String {
         let release = release(&mut self.dice);
         let mut world = self.world(&release, &format!("soak{round}")).await;
+        let place = self.place(&mut world, round);
         let before = told(&world).await;
         let command: &[&str] = match self.dice.below(4) {
-            0 if release.good => &["rollback", "--yes", "--via", "down"],
+            0 if release.good && !release.program => &["rollback", "--yes", "--via", "down"],
             1 if release.good => &["rollback", "--yes"],
             _ => &["apply", "--yes"],
         };
@@ -157,8 +254,10 @@ impl Soak {
             world.run(&["apply", "--yes"]).expect(0);
         }
         let death = death(&mut self.dice);
-        let case = format!("round {round}, {} in {death:?}", command.join(" "));
-        let ran = self.dies(&mut world, command, death).await;
+        let store = if matches!(place, Place::Folder) { "a folder" } else { "a bucket" };
+        let case = format!("round {round}, {} in {death:?}, with {store}", command.join(" "));
+        let ran = self.dies(&mut world, &place, command, death).await;
+        place.recovers(&world, &self.bucket);
         let (code, said) = (ran.code, format!("{case}\n{}", ran.stderr));
         let ways = self.settled(&world, &case).await;
         let found = told(&world).await;
@@ -184,18 +283,22 @@ impl Soak {
         }
     }
 
-    async fn dies(&self, world: &mut TestWorld, command: &[&str], death: Death) -> Ran {
+    async fn dies(&self, world: &mut TestWorld, place: &Place, command: &[&str], death: Death) -> Ran {
         if let Death::Aborted(point, number) = death {
             world.set(AT, format!("{point}#{number}"));
         }
         let mut child = world.start(command);
         world.unset(AT);
         let entries = match death {
-            Death::Killed(entries) | Death::Session(entries) | Death::Server(entries) => entries,
+            Death::Killed(entries) | Death::Session(entries) | Death::Server(entries) | Death::Store(entries) => {
+                entries
+            }
             Death::Aborted(..) | Death::Program => 0,
         };
-        until("the journal is that long, or the run is over", async || over(&mut child) || written(world) >= entries)
-            .await;
+        until("the journal is that long, or the run is over", async || {
+            over(&mut child) || place.written(world, &self.bucket) >= entries
+        })
+        .await;
         match death {
             Death::Killed(_) if !over(&mut child) => kill(pid(&child), Signal::SIGKILL).expect("our child"),
             Death::Program => {
@@ -210,6 +313,7 @@ impl Soak {
                 self.cluster.stop_immediate().expect("it runs");
                 self.cluster.start_again().expect("it can be started");
             }
+            Death::Store(_) => place.fails(world, &self.bucket),
             Death::Killed(_) | Death::Aborted(..) => {}
         }
         finish(child)
@@ -241,19 +345,14 @@ fn over(child: &mut Child) -> bool {
     child.try_wait().expect("our child").is_some()
 }
 
-/// Entries in the journal of the newest run.
-fn written(world: &TestWorld) -> usize {
-    world.objects().iter().filter(|it| it.contains("/journal/")).count()
-}
-
-/// Kills a `pg_dump` or `pg_restore` of the process, if there is one.
+/// Kills one of the programs of the process, if there is one.
 fn ended_a_program(child: &Child) -> bool {
     let processes = fs::read_dir("/proc").expect("Linux").flatten();
     let of_ours = processes.filter_map(|entry| {
         let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
         let (name, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
         let parent: u32 = rest.split(' ').nth(1)?.parse().ok()?;
-        let program = parent == child.id() && ["pg_dump", "pg_restore"].contains(&name);
+        let program = parent == child.id() && ["pg_dump", "pg_restore", "psql", "python", "python3"].contains(&name);
         program.then(|| entry.file_name().to_str()?.parse::<i32>().ok()).flatten()
     });
     of_ours.take(1).any(|program| kill(Pid::from_raw(program), Signal::SIGKILL).is_ok())

@@ -1,7 +1,7 @@
 //! The way there and back with a store that is a bucket, or a disk, or that fails; and with a `pg_dump` that does.
 
 mod bucket;
-mod disk;
+pub(crate) mod disk;
 mod dump;
 mod faults;
 mod federated;

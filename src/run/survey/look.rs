@@ -10,6 +10,7 @@ use crate::kind::{Kind, refinery_history};
 use crate::names::{DatabaseName, StepName};
 use crate::outside::postgres::{PgError, Server, ask_all, connect, oid, oid_query, only, query_error};
 use crate::plan::{Database, Plan, Step};
+use crate::snapshot::obstacles::Prepared;
 use crate::world::World;
 
 use super::super::drift::Drift;
@@ -86,8 +87,8 @@ async fn look_inside(
     mut session: PgConnection,
 ) -> Result<Looked, PgError> {
     let failed = || query_error("asking the database what it is");
-    let questions = [Server::QUERY, &oid_query(database.url.dbname()), ledger::COLUMNS, SOME_INVALID];
-    let [server, itself, columns, invalid] = ask_all(&mut session, questions).await.map_err(failed())?;
+    let questions = [Server::QUERY, &oid_query(database.url.dbname()), ledger::COLUMNS, SOME_INVALID, Prepared::QUERY];
+    let [server, itself, columns, invalid, prepared] = ask_all(&mut session, questions).await.map_err(failed())?;
     let server = only(&server).and_then(Server::read).map_err(failed())?;
     let rows = ledger::read_by(&mut session, &columns).await?;
     let (has_ledger, rows) = (rows.is_some(), rows.unwrap_or_default());
@@ -113,6 +114,7 @@ async fn look_inside(
         applied,
         strange_steps: strange.into_iter().map(str::to_owned).collect(),
         invalid_indexes: all_left(&mut session, &invalid, &rows).await?,
+        prepared: Prepared::read(&prepared).map_err(failed())?,
     };
     Ok((found, steps, session))
 }

@@ -98,6 +98,7 @@ fn the_messages_are_those_of_the_program() {
         include_str!("../../../src/run/undo/error.rs"),
         include_str!("../../../src/snapshot/swap.rs"),
         include_str!("../../../src/failure.rs"),
+        include_str!("../../../src/outside/postgres.rs"),
         include_str!("../../../src/cli/apply.rs"),
     ]
     .concat();

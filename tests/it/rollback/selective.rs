@@ -88,7 +88,8 @@ async fn what_holds_a_database_is_named_before_anything_is_done() {
     let ran = world.run(&["rollback", "--yes"]);
     ran.expect(4)
         .says("ALTER SUBSCRIPTION follows DISABLE")
-        .says("'held_up' of role postgres: COMMIT PREPARED or ROLLBACK");
+        .says("the prepared transaction 'held_up' of role postgres, ")
+        .says("in the database held, as postgres or a superuser: `ROLLBACK PREPARED 'held_up'`");
     assert_eq!(world.json(0, &["status"])["unfinished_run"], Value::Null, "it did not even begin");
 
     let mut inside = connect(&own.url("postgres", "held")).await;

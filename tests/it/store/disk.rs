@@ -22,16 +22,17 @@ async fn with_noise(hint: &str) -> TestWorld {
 }
 
 /// A small disk of its own, as far as this machine lets us mount one.
-struct SmallDisk(tempfile::TempDir);
+pub(crate) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    fn mount() -> Option<Self> {
+    pub(crate) fn mount(size: &str) -> Option<Self> {
         let disk = Self(tempfile::tempdir().expect("a folder"));
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(disk.0.path()).output();
+        let size = format!("size={size}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(disk.0.path()).output();
         mounted.is_ok_and(|it| it.status.success()).then_some(disk)
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 }
@@ -45,7 +46,7 @@ impl Drop for SmallDisk {
 /// The store is on a disk of a megabyte, and the release ends before it has changed anything.
 #[expect(clippy::print_stderr, reason = "a test that shows nothing says so")]
 async fn ends_on_a_full_disk(mut world: TestWorld, database: &str) {
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount("1m") else {
         eprintln!("not shown here: mounting a small disk takes a superuser of this machine");
         return;
     };
