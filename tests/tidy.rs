@@ -74,6 +74,7 @@ fn the_store_has_one_door() {
 #[test]
 fn sessions_are_opened_in_one_place() {
     only_in(&["outside/url.rs"], &["PgConnectOptions"]);
+    only_in(&["outside/tls/"], &["rustls::client", "tokio_rustls"]);
     only_in(&["outside/postgres.rs"], &[".connect()"]);
     only_in(&[], &["PgConnection::connect", "PgPool"]);
 }

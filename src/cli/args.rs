@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::names::{DatabaseName, RunId};
 use crate::run::mend::Which;
+use crate::snapshot::role_map::Mapping;
 
 /// Carries one release across several PostgreSQL databases and, if anything goes wrong, carries all of them back.
 #[derive(Debug, Parser)]
@@ -135,7 +136,7 @@ pub struct ApplyArgs {
     #[arg(long, requires = "reason")]
     pub no_snapshot: bool,
     /// Why there are no snapshots, for the record
-    #[arg(long, value_name = "TEXT", requires = "no_snapshot")]
+    #[arg(long, value_name = "TEXT", requires = "no_snapshot", value_parser = reason)]
     pub reason: Option<String>,
 }
 
@@ -219,6 +220,9 @@ pub enum SnapshotCommand {
         /// Of these databases alone
         #[arg(long, value_name = "DB", value_delimiter = ',', value_parser = database)]
         only: Vec<DatabaseName>,
+        /// What refers to the role OLD in the snapshot refers to NEW, which the server has; for each role once
+        #[arg(long, value_name = "OLD=NEW")]
+        map_role: Vec<Mapping>,
     },
     /// Restore one snapshot into a new database on the target's server; nothing that is there is touched
     Restore {
@@ -237,6 +241,9 @@ pub enum SnapshotCommand {
         /// Let everything belong to the role that restores, and leave privileges out
         #[arg(long)]
         no_owner: bool,
+        /// What refers to the role OLD in the snapshot refers to NEW, which the server has; for each role once
+        #[arg(long, value_name = "OLD=NEW")]
+        map_role: Vec<Mapping>,
     },
     /// Remove the snapshots that `[store] retention` does not keep; with --replaced, drop what was left on the servers instead
     Prune {
@@ -403,6 +410,10 @@ pub struct DemoArgs {
 
 fn database(text: &str) -> Result<DatabaseName, String> {
     DatabaseName::new(text).map_err(|error| error.to_string())
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("say in a word or two why".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 fn run(text: &str) -> Result<RunId, String> {

@@ -448,9 +448,7 @@ impl SavedPlan {
         only: Option<&BTreeSet<DatabaseName>>,
     ) -> Result<(), SavedPlanError> {
         let now = Prospectus::new(plan, survey, only);
-        if now.digest == self.kept.digest {
-            return Ok(());
-        }
+        // What people read in the file is compared as well as its digest: an edited one is not what they agreed to.
         let differs = |what: String| Err(SavedPlanError::Differs { what });
         if now.target != self.kept.target {
             return differs(format!("it is for the target {}, and this is {}", self.kept.target, now.target));
@@ -467,6 +465,9 @@ impl SavedPlan {
                 return differs(format!("what is pending in step `{}` is not what was saved", step.name));
             }
         }
-        differs("the plan file or a database is another one".into())
+        if now.digest != self.kept.digest || now.steps.len() != self.kept.steps.len() {
+            return differs("the plan file or a database is another one".into());
+        }
+        Ok(())
     }
 }

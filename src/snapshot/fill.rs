@@ -27,12 +27,12 @@ use crate::world::World;
 use super::archive::{self, Unpacked, Unpacking};
 use super::custom::Reader;
 use super::effort::Effort;
-use super::elsewhere::Roles;
+use super::elsewhere::{Missing, Roles};
 use super::loading::{LoadError, Loaded, Loading, SETTINGS, Steps};
 use super::manifest::{Manifest, Part};
 use super::parts::Section;
 use super::schedule::{Name, Schedule, What, Work, entry, slowest_first};
-use super::{SnapshotError, part_key, prove};
+use super::{SnapshotError, part_key, prove, role_map};
 
 /// Progress is told after each so many compressed bytes.
 const PROGRESS: u64 = 8 << 20;
@@ -48,7 +48,7 @@ pub(super) struct Filling<'a> {
     pub(super) manifest: &'a Manifest,
     pub(super) tools: &'a PgTools,
     pub(super) side: &'a DatabaseUrl,
-    pub(super) roles: Roles,
+    pub(super) roles: &'a Roles,
     pub(super) effort: &'a Effort,
     /// What the archives are decrypted with, if they are encrypted.
     pub(super) identities: Option<Arc<Identities>>,
@@ -242,7 +242,7 @@ impl Filling<'_> {
     fn args(&self) -> Vec<String> {
         let dbname = format!("--dbname={}", self.side.dbname());
         let mut args = vec!["--format=custom".into(), "--exit-on-error".into(), "--no-password".into(), dbname];
-        if self.roles == Roles::Ours {
+        if self.roles.missing == Missing::Ours {
             args.extend(["--no-owner".into(), "--no-privileges".into()]);
         }
         args
@@ -406,6 +406,7 @@ impl Filling<'_> {
         let (name, run) = (&self.manifest.database, &self.manifest.run);
         let mut archive = self.store.read(&part_key(run, name, part), part.digests.stored_bytes);
         let Unpacking { input, output, done } = archive::decompress(part.compression, self.identities.clone());
+        let (output, passing) = role_map::passing(&self.roles.map, output);
         let of = self.manifest.stored_bytes();
         let reading = async {
             while let Some(chunk) = archive.next().await {
@@ -424,8 +425,9 @@ impl Filling<'_> {
             Ok(())
         };
         let received = tokio::try_join!(reading, receive(output));
+        // What cannot be passed on breaks the pipe before it and ends the one behind it: neither is the reason.
         let unpacked = archive::join(done).await;
-        let error = match (received, unpacked) {
+        let error = match (archive::join(passing).await.map_err(self.broke()).and(received), unpacked) {
             (Ok(((), received)), Ok(digests)) => {
                 return self.check(part, &digests).map(|()| received);
             }

@@ -17,7 +17,9 @@ mod passing;
 pub mod prove;
 pub mod prune;
 pub mod restore;
+pub mod role_map;
 mod schedule;
+mod scratch;
 pub mod standby;
 pub mod swap;
 
@@ -31,6 +33,7 @@ use crate::version::{self, Newer};
 
 use keys::KeysError;
 use manifest::{Manifest, Part};
+use role_map::RoleMapError;
 
 /// Why a snapshot was not taken, verified or restored.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -111,7 +114,10 @@ pub enum SnapshotError {
     #[error("{key} is not a manifest that this version of migrate can read")]
     #[diagnostic(
         code("snapshot.manifest"),
-        help("Use the version of `migrate` that wrote it, or restore by hand as docs/restore-by-hand.md says.")
+        help(
+            "It was damaged or moved, or written by a newer migrate: restore the object, use that version, or restore by \
+             hand as docs/restore-by-hand.md says."
+        )
     )]
     Manifest {
         /// The object.
@@ -159,6 +165,13 @@ pub enum SnapshotError {
         /// Its name on the server.
         dbname: String,
     },
+    /// Somebody else makes it just now.
+    #[error("the database {dbname} is being restored by somebody else just now")]
+    #[diagnostic(code("snapshot.underway"), help("Give another name with `--as`, or wait. Nothing was touched."))]
+    Underway {
+        /// Its name on the server.
+        dbname: String,
+    },
     /// A restore into an older server fails at the first statement that it does not know.
     #[error("{database}: the snapshot is of PostgreSQL {of}, and the server is PostgreSQL {server}")]
     #[diagnostic(code("snapshot.older_server"), help("Restore it on a server of version {of} or later."))]
@@ -175,8 +188,8 @@ pub enum SnapshotError {
     #[diagnostic(
         code("snapshot.roles"),
         help(
-            "Make them (`CREATE ROLE … NOLOGIN`). `migrate snapshot restore` makes them with --create-roles, and does without \
-             them with --no-owner."
+            "Make them (`CREATE ROLE … NOLOGIN`). `migrate snapshot restore` makes them with --create-roles, puts others in their \
+             places with --map-role OLD=NEW, as `migrate snapshot drill` does, and does without them with --no-owner."
         )
     )]
     Roles {
@@ -184,6 +197,24 @@ pub enum SnapshotError {
         database: DatabaseName,
         /// Which roles.
         missing: String,
+    },
+    /// Roles cannot be mapped as they were meant to be.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    RoleMap(#[from] RoleMapError),
+    /// A snapshot of an earlier version does not say what is whose.
+    #[error(
+        "{database}: the snapshot was taken by an earlier version of migrate, and cannot be drilled under other roles"
+    )]
+    #[diagnostic(
+        code("snapshot.no_holdings"),
+        help(
+            "Drill it without --map-role on a server that has its roles, or look at it with `migrate snapshot restore --map-role`."
+        )
+    )]
+    NoHoldings {
+        /// Which database.
+        database: DatabaseName,
     },
     /// It is encrypted, and cannot be read here.
     #[error(transparent)]
@@ -251,7 +282,12 @@ pub async fn manifest(store: &Store, run: &RunId, database: &DatabaseName) -> Re
     let text = text.ok_or_else(|| SnapshotError::None { run: run.clone(), database: database.clone() })?;
     let known = version::known(&text, &key, manifest::FORMAT);
     known.map_err(|it| it.or(", or restore by hand as docs/restore-by-hand.md says"))?;
-    Manifest::read(&text).map_err(|source| SnapshotError::Manifest { key, source })
+    let read = Manifest::read(&text).and_then(|it| {
+        let elsewhere = || format!("it is that of {} in run {}", it.database, it.run);
+        // An object that came to lie in the wrong place would put one database's rows into another.
+        if (&it.run, &it.database) == (run, database) { Ok(it) } else { Err(serde::de::Error::custom(elsewhere())) }
+    });
+    read.map_err(|source| SnapshotError::Manifest { key, source })
 }
 
 /// A snapshot that this version cannot read.
