@@ -131,8 +131,7 @@ async fn refused(world: &TestWorld, run: &str, rollback_exit: i32) {
 async fn an_entry_of_a_later_version() {
     let world = release("later_entry", &["rag"]).await;
     let run = apply(&world);
-    let last = world.objects().into_iter().rfind(|it| it.contains("/journal/")).expect("an end");
-    fs::remove_file(world.store().join(last)).expect("it was there");
+    // The run had ended: somebody has done something to it since.
     another_entry(&world, &run, 1, &json!({ "event": "teleported", "database": "rag" }));
     refused(&world, &run, 4).await;
 }

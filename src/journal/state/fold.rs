@@ -121,7 +121,11 @@ impl RunState {
             | Fact::IndexDropped { .. }
             | Fact::Repaired { .. }
             | Fact::Resolved { .. } => {}
-            Fact::Unknown => self.newer = Some(entry.by.version.clone()),
+            // Behind an end, it may be a rollback that has begun.
+            Fact::Unknown => {
+                (self.outcome, self.message) = (None, None);
+                self.newer = Some(entry.by.version.clone());
+            }
         }
     }
 

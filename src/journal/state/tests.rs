@@ -207,6 +207,9 @@ fn a_rollback_makes_a_finished_run_unfinished_until_it_ends() {
 #[test]
 fn an_entry_of_a_newer_version_is_seen() {
     assert_eq!(fold([Fact::Unknown]).newer.as_deref(), Some("0"));
+    // Behind an end it may be a rollback that has begun, and may have ended again.
+    assert!(fold([ended(Outcome::Succeeded), Fact::Unknown]).unfinished());
+    assert!(!fold([Fact::Unknown, ended(Outcome::Succeeded)]).unfinished());
     // One that cannot even be told whose it is stands in everybody's way.
     let by = Writer { host: "h".into(), user: "u".into(), pid: 1, version: "9".into() };
     let only = Entry { format: 2, seq: 1, at: DateTime::UNIX_EPOCH, by, fact: Fact::Unknown };

@@ -100,6 +100,8 @@ fn the_messages_are_those_of_the_program() {
         include_str!("../../../src/failure.rs"),
         include_str!("../../../src/outside/postgres.rs"),
         include_str!("../../../src/cli/apply.rs"),
+        include_str!("../../../src/cli/progress.rs"),
+        include_str!("../../../src/run/freeze.rs"),
     ]
     .concat();
     let rows = DOCUMENT.lines().filter(|line| line.starts_with("| `"));
