@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::names::{DatabaseName, RunId};
 use crate::run::mend::Which;
+use crate::snapshot::role_map::Mapping;
 
 /// Carries one release across several PostgreSQL databases and, if anything goes wrong, carries all of them back.
 #[derive(Debug, Parser)]
@@ -219,6 +220,9 @@ pub enum SnapshotCommand {
         /// Of these databases alone
         #[arg(long, value_name = "DB", value_delimiter = ',', value_parser = database)]
         only: Vec<DatabaseName>,
+        /// What refers to the role OLD in the snapshot refers to NEW, which the server has; for each role once
+        #[arg(long, value_name = "OLD=NEW")]
+        map_role: Vec<Mapping>,
     },
     /// Restore one snapshot into a new database on the target's server; nothing that is there is touched
     Restore {
@@ -237,6 +241,9 @@ pub enum SnapshotCommand {
         /// Let everything belong to the role that restores, and leave privileges out
         #[arg(long)]
         no_owner: bool,
+        /// What refers to the role OLD in the snapshot refers to NEW, which the server has; for each role once
+        #[arg(long, value_name = "OLD=NEW")]
+        map_role: Vec<Mapping>,
     },
     /// Remove the snapshots that `[store] retention` does not keep; with --replaced, drop what was left on the servers instead
     Prune {

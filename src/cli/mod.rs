@@ -29,7 +29,9 @@ use std::sync::Arc;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 use serde_json::json;
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 use crate::event::{Event, Report};
 use crate::failure::{Blame, Exit, Failure};
@@ -123,17 +125,18 @@ struct Misunderstood {
 }
 
 fn logging(verbose: u8, colour: bool) {
-    let level = match verbose {
-        // refinery's own reader warns of names that we refuse with more to say.
-        0 => "warn,refinery_core=error",
-        1 => "migrate=debug,warn",
-        _ => "migrate=trace,info",
+        0 => (Level::WARN, Level::WARN),
+        1 => (Level::DEBUG, Level::WARN),
+        _ => (Level::TRACE, Level::INFO),
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(level))
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
-        .init();
+    // refinery's own reader warns of names that we refuse with more to say.
+    let theirs = if verbose == 0 { Level::ERROR } else { others };
+    let wanted = Targets::new()
+        .with_target("migrate", ours)
+        .with_target("refinery_core", theirs)
+        .with_default(others);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
+    tracing_subscriber::registry().with(lines.with_filter(wanted)).init();
 }
 
 /// A panic is a bug of ours, and whoever sees it needs to know what was not done.

@@ -55,14 +55,14 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
     if args.save_writes && matches!(args.via, Via::Down) {
         return Err(Failure::untouched(Blame::Usage, NothingToSave));
     }
-    if args.save_writes && !plan.store.encrypt_to.is_empty() {
-        return Err(Failure::untouched(Blame::Usage, Encrypted));
+    if let (true, Some(why)) = (args.save_writes, plan.store.unknown_recipients.clone()) {
+        return Err(Failure::untouched(Blame::Usage, UnknownRecipients { why }));
     }
     let whole = match &only {
         Some(_) => context.stored_plan(&store, &state, None).await.ok(),
         None => None,
     };
-    let (save_writes, checks) = (args.save_writes, whole.as_ref());
+    let (save_writes, checks) = (args.save_writes.then_some(&plan.store.encrypt_to[..]), whole.as_ref());
     let only_these = only.as_ref();
     let request = Request {
         state: &state,
@@ -112,9 +112,14 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
 }
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
-#[error("--save-writes would put rows into the store as they are, and the plan wants its archives encrypted")]
-#[diagnostic(code("usage.save_writes"), help("Leave it out: the replaced database keeps what was written."))]
-struct Encrypted;
+#[error("--save-writes encrypts rows as the plan does its archives, and it is not known to whom: {why}")]
+#[diagnostic(
+    code("usage.save_writes"),
+    help("Set what is missing, or leave --save-writes out: the replaced database keeps what was written.")
+)]
+struct UnknownRecipients {
+    why: String,
+}
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[error("--save-writes is for databases that are exchanged: down scripts keep what was written since")]

@@ -6,6 +6,7 @@ mod replaced;
 mod restore;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use futures::stream::{self, StreamExt};
@@ -19,8 +20,9 @@ use crate::outside::clock;
 use crate::outside::store::Store;
 use crate::run::snapshots;
 use crate::snapshot::drill::Drilled;
-use crate::snapshot::elsewhere::Roles;
+use crate::snapshot::elsewhere::Missing;
 use crate::snapshot::manifest::Manifest;
+use crate::snapshot::role_map::{Mapping, RoleMap};
 use crate::snapshot::{self, SnapshotError, prove};
 
 use super::args::SnapshotCommand;
@@ -58,14 +60,14 @@ pub async fn run(context: &Context<'_>, command: SnapshotCommand) -> Ended {
     match command {
         SnapshotCommand::Take { only } => take(context, only).await,
         SnapshotCommand::List { store } => list(context, store.as_deref()).await,
-        SnapshotCommand::Drill { run, only } => drill::run(context, run, only).await,
-        SnapshotCommand::Restore { run, only, dbname, create_roles, no_owner } => {
-            let roles = match (create_roles, no_owner) {
-                (true, _) => Roles::Create,
-                (_, true) => Roles::Ours,
-                _ => Roles::MustExist,
+        SnapshotCommand::Drill { run, only, map_role } => drill::run(context, run, only, map_role).await,
+        SnapshotCommand::Restore { run, only, dbname, create_roles, no_owner, map_role } => {
+            let missing = match (create_roles, no_owner) {
+                (true, _) => Missing::Create,
+                (_, true) => Missing::Ours,
+                _ => Missing::Refuse,
             };
-            restore::run(context, run, only, &dbname, roles).await
+            restore::run(context, run, only, &dbname, missing, map_role).await
         }
         SnapshotCommand::Prune { replaced: true, dry_run, yes } => replaced::run(context, dry_run, yes).await,
         SnapshotCommand::Prune { replaced: false, dry_run, yes } => prune::run(context, dry_run, yes).await,
@@ -173,6 +175,13 @@ async fn wanted(
     };
     found.retain(|it| only.is_none_or(|only| only.contains(&it.database)));
     if found.is_empty() { Err(Failure::untouched(Blame::Check, NoneThere)) } else { Ok(found) }
+}
+
+/// What `--map-role` says, which has to speak of roles of the snapshots.
+fn role_map(mappings: Vec<Mapping>, manifests: &[Manifest]) -> Result<Arc<RoleMap>, Failure> {
+    let map = RoleMap::new(mappings).or_blame(Blame::Usage)?;
+    map.known_to(manifests).or_blame(Blame::Usage)?;
+    Ok(Arc::new(map))
 }
 
 async fn verify(

@@ -217,6 +217,9 @@ pub struct Setting<'a> {
     pub before: &'a [String],
     /// What the ledger says of it, if an earlier run began it without a transaction and did not end it.
     pub meant: Option<&'a Meant>,
+    /// Whether its commit waits for the disk. One that does not is on the disk with the next that does; a server that goes down
+    /// before loses it whole, with its ledger row.
+    pub durable: bool,
     /// How long statements may wait and run.
     pub limits: Limits,
     /// Is told about each try that did not get its lock: attempt from 1, the wait before the next, and who was in the way.
@@ -286,7 +289,8 @@ async fn in_transaction(
     it: &Migration,
     setting: &Setting<'_>,
 ) -> Result<(), MigrationError> {
-    let mut before = format!("{FRESH}BEGIN; {}\n", setting.limits.set_local());
+    let commit = if setting.durable { "" } else { "SET LOCAL synchronous_commit = off;" };
+    let mut before = format!("{FRESH}BEGIN; {}{commit}\n", setting.limits.set_local());
     before += setting.direction.create();
     // Its file said once that it needs none; nothing of it took effect.
     if let (Some(_), Direction::Forward { author, .. }) = (setting.meant, setting.direction) {

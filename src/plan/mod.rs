@@ -89,6 +89,8 @@ pub struct StoreSettings {
     pub compression: Compression,
     /// To whom archives are encrypted; to nobody: not at all.
     pub encrypt_to: Vec<Recipient>,
+    /// Of a plan that was kept with a run: why it is not known here to whom.
+    pub unknown_recipients: Option<String>,
     /// What `snapshot prune` keeps.
     pub retention: Retention,
 }
@@ -271,15 +273,17 @@ impl Plan {
         let file = PlanFile::parse(path, text)?;
         let target = file.target(Some(target))?;
         let databases = file.databases(&target.name, env, only)?;
-        let (url, encrypt_to) = (file.store_url(env).unwrap_or_default(), file.encrypt_to(env).unwrap_or_default());
-        let store = Self::store_settings(&file, url, encrypt_to);
+        let (url, recipients) = (file.store_url(env).unwrap_or_default(), file.encrypt_to(env));
+        let unknown_recipients = recipients.as_ref().err().map(ToString::to_string);
+        let store = Self::store_settings(&file, url, recipients.unwrap_or_default());
+        let store = StoreSettings { unknown_recipients, ..store };
         let steps = file.steps.iter().map(step).collect();
         Ok(Self::of(file, path, target, databases, store, steps))
     }
 
     fn store_settings(file: &PlanFile, url: Option<String>, encrypt_to: Vec<Recipient>) -> StoreSettings {
         let compression = file.store.compression.unwrap_or_default();
-        StoreSettings { url, compression, encrypt_to, retention: file.store.retention }
+        StoreSettings { url, compression, encrypt_to, unknown_recipients: None, retention: file.store.retention }
     }
 
     fn of(

@@ -393,7 +393,7 @@ impl Release<'_> {
             settings: &self.plan.run,
             why: "failure",
             message: Some(why),
-            save_writes: false,
+            save_writes: None,
             checks: None,
             hooks: None,
         };

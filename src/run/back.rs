@@ -12,6 +12,7 @@ use crate::journal::entry::{Fact, Swap};
 use crate::journal::ledger;
 use crate::journal::state::{Changed, DatabaseState, Restore, Standby};
 use crate::names::DatabaseName;
+use crate::outside::encryption::Recipient;
 use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{connect, database_oid};
 use crate::outside::store::Store;
@@ -30,7 +31,7 @@ use super::report::RunReport;
 use super::roles;
 use super::rollback::{Request, RollbackError};
 use super::subject::{Subject, failed, note};
-use super::writes;
+use super::writes::Saving;
 
 /// Databases that are restored side by side. Each costs a few connections and the server's disk.
 const AT_ONCE: usize = 4;
@@ -89,8 +90,8 @@ impl<'a> Back<'a> {
         }
         let mut ready = self.restore_all(world, journal, manifests, &Effort::of(request.settings)).await?;
         ready.extend(by(Exchange::Standby).filter_map(|it| standby(it.state)));
-        if request.save_writes {
-            self.save_writes(world, journal, &ready, report).await?;
+        if let Some(recipients) = request.save_writes {
+            self.save_writes(world, journal, &ready, recipients, report).await?;
         }
         world.tell(Event::Stage(Stage::Swap));
         self.swap_all(world, journal, &ready, report).await?;
@@ -216,7 +217,7 @@ impl<'a> Back<'a> {
         let side = name_beside(&it.identity.dbname, "restore", &self.subject.state.run);
         journal.write(Fact::RestoreStart { database: name.clone(), side: side.clone() }).await?;
         let url = &self.subject.database(&name)?.url;
-        let restoring = Restoring { world, store: self.store, url, roles: Roles::MustExist, effort };
+        let restoring = Restoring { world, store: self.store, url, roles: &Roles::default(), effort };
         let side = restore::into_side(&restoring, &manifest, &side).await?;
         let seconds = begun.elapsed().as_secs_f64();
         journal.write(Fact::Restored { database: name.clone(), side: side.name.clone(), seconds }).await?;
@@ -252,6 +253,7 @@ impl<'a> Back<'a> {
         world: &World,
         journal: &Journal,
         ready: &[Ready],
+        recipients: &[Recipient],
         report: &mut RunReport,
     ) -> Result<(), RollbackError> {
         for it in ready {
@@ -266,7 +268,8 @@ impl<'a> Back<'a> {
                 continue;
             };
             let side = url.with_dbname(&it.side);
-            let saved = writes::save(self.store, &self.subject.state.run, &it.name, (url, &side), horizon).await?;
+            let (store, run, database) = (self.store, &self.subject.state.run, &it.name);
+            let saved = Saving { store, run, database, recipients }.save((url, &side), horizon).await?;
             let (database, folder, rows) = (saved.database.clone(), saved.folder.clone(), saved.rows);
             world.tell(Event::WritesSaved { database: database.clone(), folder: folder.clone(), rows });
             journal.write(Fact::WritesSaved { database, folder, rows }).await?;

@@ -464,6 +464,7 @@ async fn prove_one(
                 before: &[],
                 also: &[],
                 meant: None,
+                durable: false,
                 limits: plan.limits(step),
                 on_retry: &|_, _, _| (),
                 on_older: &|_| (),

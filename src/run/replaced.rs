@@ -21,6 +21,9 @@ use crate::world::World;
 use super::apply::refused;
 use super::lock::Locks;
 
+/// SQLSTATE `undefined_database`: it was dropped between two looks.
+const GONE: &str = "3D000";
+
 /// A database beside a live one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Beside {
@@ -96,7 +99,8 @@ pub async fn find(store: &Store, plan: &Plan) -> Result<Vec<Beside>, Failure> {
     for database in plan.databases.values() {
         let mut session = connect(&database.url.with_dbname(MAINTENANCE), "migrate prune").await.or_fail()?;
         let server = Server::of(&mut session).await.or_fail()?.system_identifier;
-        servers.insert(database.name.clone(), (server, databases(&mut session).await.or_fail()?));
+        let there = databases(&mut session).await.or_fail()?;
+        servers.insert(database.name.clone(), (server, there, session));
     }
     let mut all = Vec::new();
     for run in journal::runs(store).await.or_fail()? {
@@ -109,39 +113,56 @@ pub async fn find(store: &Store, plan: &Plan) -> Result<Vec<Beside>, Failure> {
             continue;
         }
         for it in state.databases.values() {
-            let Some((server, there)) = servers.get(&it.identity.name) else { continue };
-            if *server == it.identity.server {
-                let live = live(plan, there);
-                all.extend(left(it).into_iter().filter_map(|left| beside(&state, it, left, there, &live)));
+            let Some((server, there, session)) = servers.get_mut(&it.identity.name) else { continue };
+            if *server != it.identity.server {
+                continue;
+            }
+            let live = live(plan, there);
+            for mut beside in left(it).into_iter().filter_map(|left| beside(&state, it, left, there, &live)) {
+                if let Some(bytes) = size(session, &beside.dbname).await.or_fail()? {
+                    beside.bytes = bytes;
+                    all.push(beside);
+                }
             }
         }
     }
     Ok(all)
 }
 
-/// The databases of a server by name, with oid and size.
-type There = BTreeMap<String, (u32, u64)>;
+/// The oids of a server's databases, by name.
+type There = BTreeMap<String, u32>;
 
 async fn databases(session: &mut PgConnection) -> Result<There, PgError> {
-    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
-        "select datname::text, oid::int8, case when has_database_privilege(oid, 'connect') or pg_has_role(datdba, 'member') \
-         then coalesce(pg_database_size(oid), 0) else 0 end from pg_database",
+    let rows: Vec<(String, i64)> = sqlx::query_as("select datname::text, oid::int8 from pg_database")
+        .fetch_all(session)
+        .await
+        .map_err(query_error("listing the databases of the server"))?;
+    Ok(rows.into_iter().map(|(name, oid)| (name, u32::try_from(oid).unwrap_or_default())).collect())
+}
+
+/// What a database takes on disk, 0 where the role may not know; none if it has gone meanwhile.
+async fn size(session: &mut PgConnection, dbname: &str) -> Result<Option<u64>, PgError> {
+    let asked = sqlx::query_scalar::<_, i64>(
+        "select case when has_database_privilege(oid, 'connect') or pg_has_role(datdba, 'member') \
+         then coalesce(pg_database_size(oid), 0) else 0 end from pg_database where datname = $1",
     )
-    .fetch_all(session)
-    .await
-    .map_err(query_error("listing the databases of the server"))?;
-    let row =
-        |(name, oid, size): (String, i64, i64)| (name, (u32::try_from(oid).unwrap_or_default(), size.unsigned_abs()));
-    Ok(rows.into_iter().map(row).collect())
+    .bind(dbname)
+    .fetch_optional(session)
+    .await;
+    match asked {
+        Ok(size) => Ok(size.map(i64::unsigned_abs)),
+        Err(error) if Said::from(&error).state.as_deref() == Some(GONE) => Ok(None),
+        Err(error) => Err(query_error("asking for the size of a database")(error)),
+    }
 }
 
 /// The oids that the plan's databases have now.
 fn live(plan: &Plan, there: &There) -> BTreeSet<u32> {
-    plan.databases.values().filter_map(|it| there.get(it.url.dbname())).map(|(oid, _)| *oid).collect()
+    plan.databases.values().filter_map(|it| there.get(it.url.dbname())).copied().collect()
 }
 
 fn beside(state: &RunState, it: &DatabaseState, left: Left, there: &There, live: &BTreeSet<u32>) -> Option<Beside> {
-    let (oid, bytes) = *there.get(&left.dbname)?;
+    let oid = *there.get(&left.dbname)?;
     let reason = is_another(&left, oid, live).or_else(|| still_needed(state)).map(str::to_owned);
     let way_back = left.what == "standby" && state.outcome == Some(Outcome::Succeeded) && reason.is_none();
     Some(Beside {
@@ -149,7 +170,7 @@ fn beside(state: &RunState, it: &DatabaseState, left: Left, there: &There, live:
         database: it.identity.name.clone(),
         dbname: left.dbname,
         what: left.what,
-        bytes,
+        bytes: 0,
         reason,
         note: way_back.then(|| "without it the run can go back by its snapshot alone".to_owned()),
     })

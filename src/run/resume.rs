@@ -153,7 +153,7 @@ async fn back(
     let only = it.only.then_some(&it.databases);
     let settings = &plan.run;
     let (why, hooks) = ("request", Some(kept.unwrap_or(plan)));
-    let request = Request { state, way, only, settings, why, message: None, save_writes: false, checks: None, hooks };
+    let request = Request { state, way, only, settings, why, message: None, save_writes: None, checks: None, hooks };
     let note = format!("run {} was being rolled back, and that is finished", state.run);
     world.tell(Event::Noted(note));
     let report = rollback::rollback(world, store, &plan.databases, &request).await?;

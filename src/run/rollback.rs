@@ -13,6 +13,7 @@ use crate::journal::entry::{Fact, Outcome};
 use crate::journal::state::{RunState, Standby};
 use crate::journal::{self, Journal, JournalError};
 use crate::names::{DatabaseName, RunId};
+use crate::outside::encryption::Recipient;
 use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::{PgError, database_oid};
 use crate::outside::store::Store;
@@ -205,8 +206,9 @@ pub struct Request<'a> {
     pub why: &'static str,
     /// What is kept as the reason.
     pub message: Option<&'a str>,
-    /// Whether what applications wrote since is saved in the store before databases are exchanged.
-    pub save_writes: bool,
+    /// Whether what applications wrote since is saved in the store before databases are exchanged, and to whom it is encrypted; to
+    /// nobody: not at all.
+    pub save_writes: Option<&'a [Recipient]>,
     /// Whose checks are made afterwards: those of the run's plan, where some databases went back alone.
     pub checks: Option<&'a Plan>,
     /// The plan whose hooks are called afterwards.

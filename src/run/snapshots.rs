@@ -107,7 +107,7 @@ pub async fn drill_all(
     let effort = &Effort::of(&plan.run);
     for database in databases {
         let manifest = snapshot::manifest(store, run, &database.name).await?;
-        let restoring = Restoring { world, store, url: &database.url, roles: Roles::MustExist, effort };
+        let restoring = Restoring { world, store, url: &database.url, roles: &Roles::default(), effort };
         drill::drill(&restoring, &manifest).await?.verdict()?;
     }
     Ok(())

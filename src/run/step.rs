@@ -346,11 +346,14 @@ pub(super) async fn apply_files(
     mine: &mut Vec<String>,
 ) -> Partly<()> {
     let mut session = session(step, context).await?;
+    let last = files.last().map(|(place, _)| place);
     for (place, file) in files {
         if !context.may_begin(*place, stop).await {
             break;
         }
-        let around = Around { going_on: going_on.get(&file.name), ..Around::default() };
+        // Those before it are on the disk when it is.
+        let durable = Some(place) == last;
+        let around = Around { going_on: going_on.get(&file.name), durable, ..Around::default() };
         apply_file(context, step, &mut session, file, &around).await?;
         mine.push(file.name.clone());
     }
@@ -363,6 +366,7 @@ struct Around<'a> {
     before: &'a [String],
     also: &'a [String],
     going_on: Option<&'a GoingOn>,
+    durable: bool,
 }
 
 /// Tells whoever listens that a migration did not get its lock.
@@ -414,6 +418,7 @@ async fn apply_file(
         before: around.before,
         also: around.also,
         meant: around.going_on.map(|it| &it.meant),
+        durable: around.durable,
         limits: context.plan.limits(step).with(file.budget),
         on_retry: &told_of_retries(context.world, &step.database, &file.name),
         on_older: &told_of_older(context.world, &step.database, &file.name),
@@ -450,7 +455,9 @@ async fn apply_refinery(
     let history = history.map_err(|source| (StepError::Database { database: database(), source }, false))?;
     let history = history.map_err(|source| (StepError::Refinery { database: database(), source }, false))?;
     let wanted: BTreeSet<&usize> = wanted.iter().collect();
-    for pending in history.pending.iter().filter(|it| wanted.contains(&it.index)) {
+    let pending: Vec<_> = history.pending.iter().filter(|it| wanted.contains(&it.index)).collect();
+    let last = pending.last().map(|it| it.index);
+    for pending in pending {
         if !context.may_begin(pending.index, stop).await {
             break;
         }
@@ -459,6 +466,7 @@ async fn apply_refinery(
             before: std::slice::from_ref(&history.create_table),
             also: std::slice::from_ref(&pending.insert_row),
             going_on: None,
+            durable: Some(pending.index) == last,
         };
         apply_file(context, step, &mut session, file, &around).await?;
         mine.push(file.name.clone());

@@ -222,6 +222,7 @@ impl<'a> Undo<'a> {
             meant: None,
             before: &[],
             also,
+            durable: true,
             limits: limits.with(script.budget),
             on_retry: &told_of_retries(self.world, database, &script.name),
             on_older: &told_of_older(self.world, database, &script.name),

@@ -5,9 +5,11 @@
 //! `pg_backup_custom.c`, versions 1.14 (PostgreSQL 12 to 15), 1.15 (16) and 1.16 (17 and 18), uncompressed.
 
 mod cursor;
+mod rewriting;
 mod rows;
 
 use cursor::{Cursor, Short, Widths};
+pub use rewriting::{Rewriting, Rewritten};
 pub use rows::{Counting, Passed};
 
 /// How an archive in the custom format begins.
@@ -55,6 +57,8 @@ pub struct Entry<'a> {
     pub definition: &'a [u8],
     /// The COPY that takes its data; nothing, if there is none.
     pub copy: &'a [u8],
+    /// Who it belongs to; nothing, if to nobody.
+    pub owner: &'a [u8],
 }
 
 impl Entry<'_> {

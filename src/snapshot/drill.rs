@@ -22,9 +22,9 @@ use super::inventory::{contents, sequences, table_sizes};
 use super::manifest::{Manifest, Sequence};
 use super::passing::Passing;
 use super::restore::{self, Restoring};
+use super::role_map::RoleMap;
+use super::scratch::Scratch;
 use super::{SnapshotError, folder};
-
-mod scratch;
 
 /// Runs whose drills are looked at, the latest first.
 const LOOKED_AT: usize = 32;
@@ -46,6 +46,9 @@ pub struct Drilled {
     pub seconds: f64,
     /// Uncompressed.
     pub bytes: u64,
+    /// Roles that were others on that server, each with who took its place.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mapped_roles: BTreeMap<String, String>,
     /// What was not as the manifest says; nothing, if the drill passed.
     pub differences: Vec<String>,
 }
@@ -76,16 +79,20 @@ impl Drilled {
 /// # Errors
 /// It could not be restored. That what was restored differs is no error of the drill.
 pub async fn drill(restoring: &Restoring<'_>, manifest: &Manifest) -> Result<Drilled, SnapshotError> {
-    let Restoring { world, store, url, .. } = *restoring;
-    let name = &manifest.database;
-    let id = RunId::generate(clock::now());
-    let scratch = restore::name_beside(&manifest.properties.dbname, "drill", &id);
-    let _marked = scratch::mark(world, manifest, url, &scratch).await?;
+    let Restoring { world, store, url, roles, .. } = *restoring;
+    let (name, dbname, id) = (&manifest.database, &manifest.properties.dbname, &RunId::generate(clock::now()));
+    let scratch = Scratch { database: name, url, dbname, what: "drill", of: "a drill", run: id };
+    // Nobody else has this id.
+    let mut marked = scratch.mark(world).await?.expect("the name is new");
+    let scratch = scratch.name();
+    for note in look(&mut marked, manifest, &roles.map).await? {
+        world.tell(Event::Noted(format!("{name}: {note}")));
+    }
     let begun = Instant::now();
-    let restored = restore::into_side(restoring, manifest, &scratch).await;
+    let restored = restore::into_side(restoring, &roles.map.applied(manifest), &scratch).await;
     let seconds = begun.elapsed().as_secs_f64();
     let compared = match restored {
-        Ok(_) => compare(world, manifest, &url.with_dbname(&scratch)).await,
+        Ok(_) => compare(world, manifest, &roles.map, &url.with_dbname(&scratch)).await,
         // Rows that are missing are what a drill is there to find.
         Err(SnapshotError::Differs { what, .. }) => Ok((String::new(), vec![what])),
         Err(error) => Err(error),
@@ -93,12 +100,21 @@ pub async fn drill(restoring: &Restoring<'_>, manifest: &Manifest) -> Result<Dri
     restore::drop_database(url, &scratch).await.map_err(SnapshotError::database(name))?;
     let (server, differences) = compared?;
     let (run, database, bytes) = (manifest.run.clone(), name.clone(), manifest.bytes());
-    let drilled = Drilled { run, database, at: clock::now(), server, seconds, bytes, differences };
+    let mapped_roles = roles.map.all().clone();
+    let drilled = Drilled { run, database, at: clock::now(), server, seconds, bytes, mapped_roles, differences };
     let key = format!("{}/drilled-{id}.json", folder(&manifest.run, name));
     let text = serde_json::to_vec_pretty(&drilled).expect("a drill has no map with keys that are not text");
     store.put_new(&key, text).await.map_err(SnapshotError::store(name))?;
     world.tell(Event::Drilled { database: name.clone(), passed: drilled.passed(), seconds });
     Ok(drilled)
+}
+
+/// Whether it can be restored and compared under these roles. Gives what should be known.
+async fn look(session: &mut PgConnection, manifest: &Manifest, map: &RoleMap) -> Result<Vec<String>, SnapshotError> {
+    if !map.is_empty() && manifest.holdings.is_none() {
+        return Err(SnapshotError::NoHoldings { database: manifest.database.clone() });
+    }
+    map.look(session, &manifest.database).await
 }
 
 /// The latest drill of a snapshot, if there was one.
@@ -134,12 +150,13 @@ pub async fn latest_of(
 async fn compare(
     world: &World,
     manifest: &Manifest,
+    map: &RoleMap,
     scratch: &DatabaseUrl,
 ) -> Result<(String, Vec<String>), SnapshotError> {
     let failed = SnapshotError::database(&manifest.database);
     let mut session = connect(scratch, "migrate drill").await.map_err(&failed)?;
     let server = Server::of(&mut session).await.map_err(&failed)?;
-    let mut differences = things(manifest, &mut session).await.map_err(&failed)?;
+    let mut differences = things(manifest, map, &mut session).await.map_err(&failed)?;
     let there = contents(&mut session).await.map_err(&failed)?;
     let sizes = table_sizes(&mut session, &there.tables).await.map_err(&failed)?;
     let passing = Passing { world, database: &manifest.database, url: scratch, server: &server };
@@ -155,15 +172,19 @@ async fn compare(
 }
 
 /// Objects with owners and privileges, and sequences.
-async fn things(manifest: &Manifest, session: &mut PgConnection) -> Result<Vec<String>, PgError> {
+async fn things(manifest: &Manifest, map: &RoleMap, session: &mut PgConnection) -> Result<Vec<String>, PgError> {
     let mut differences = Vec::new();
     if let Some(before) = &manifest.catalog {
-        let catalog = Catalog::read(session).await?.digested();
+        let catalog = Catalog::read(session).await?;
+        let changes = match &manifest.holdings {
+            Some(holdings) => catalog.changes_under(before, holdings, |role| map.of(role).to_owned()),
+            None => catalog.digested().changes_since(before),
+        };
         let word = |it: String| {
             let says = [(" appeared", ": not in the snapshot"), (" vanished", ": missing"), (" changed", ": differs")];
             says.iter().find_map(|(a, b)| it.strip_suffix(a).map(|it| format!("{it}{b}"))).unwrap_or(it)
         };
-        differences.extend(catalog.changes_since(before).into_iter().map(word));
+        differences.extend(changes.into_iter().map(word));
     }
     let found = sequences(session).await.map_err(query_error("reading sequences"))?;
     differences.extend(behind(&manifest.sequences, &found));

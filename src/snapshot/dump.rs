@@ -2,7 +2,7 @@
 //! hashed as they pass. An upload is completed only after its `pg_dump` has exited with 0; the manifest is written last, after
 //! every archive was read back. No manifest, no snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -16,14 +16,14 @@ use crate::outside::postgres::{PgError, Server, change, connect, free_connection
 use crate::outside::process::{Child, PgTools, ToolError};
 use crate::outside::store::{Store, Upload};
 use crate::plan::{Database, StoreSettings};
-use crate::verify::catalog::Catalog;
+use crate::verify::catalog::{Catalog, Holdings};
 use crate::world::World;
 
 use super::archive::{self, Packed, Packing, read_chunk};
 use super::custom::{CustomError, Passed};
 use super::effort::Effort;
 use super::inventory::{contents, counters, indexes, large_objects, row_counts, sequences, table_sizes};
-use super::manifest::{self, Manifest, Part, ServerFacts, TableRows, properties};
+use super::manifest::{self, Manifest, Part, Properties, ServerFacts, TableRows, properties};
 use super::parts::{Portion, portions};
 use super::{SnapshotError, folder, manifest_key, prove};
 
@@ -82,7 +82,8 @@ pub async fn take(dumping: &Dumping<'_>, database: &Database) -> Result<Taken, S
     let sequences = sequences(&mut session).await.map_err(query_error("reading sequences")).map_err(&failed)?;
     let (counters, large_objects) = (counters(&mut session).await, large_objects(&mut session).await);
     // Last: it changes settings of the transaction.
-    let catalog = Catalog::within(&mut session).await.map_err(&failed)?.digested();
+    let catalog = Catalog::within(&mut session).await.map_err(&failed)?;
+    let (holdings, catalog) = (catalog.holdings(), catalog.digested());
     let jobs = effort.jobs(free_connections(&mut session).await.map_err(&failed)?);
     let below = if again { free_folder(store, run, name).await? } else { String::new() };
     let exported_as = &exported.id;
@@ -102,11 +103,12 @@ pub async fn take(dumping: &Dumping<'_>, database: &Database) -> Result<Taken, S
         taken_at: exported.at,
         lsn: exported.lsn,
         server: ServerFacts::new(&server, tools.major),
+        roles: all_roles(contents.roles, &holdings, &properties),
         properties,
         extensions: contents.extensions,
-        roles: contents.roles,
         tables,
         catalog: Some(catalog),
+        holdings: Some(holdings),
         sequences,
         indexes,
         horizon: Some(exported.horizon),
@@ -126,6 +128,14 @@ pub async fn take(dumping: &Dumping<'_>, database: &Database) -> Result<Taken, S
         seconds: taken.seconds,
     });
     Ok(taken)
+}
+
+/// The roles that a database refers to, its owners among them: the server keeps no record of what belongs to the role that it was made
+/// with. Its own roles are on every server.
+fn all_roles(recorded: Vec<String>, holdings: &Holdings, properties: &Properties) -> Vec<String> {
+    let owners = holdings.owners().chain([properties.owner.as_str()]).filter(|it| !it.starts_with("pg_"));
+    let all: BTreeSet<String> = recorded.into_iter().chain(owners.map(str::to_owned)).collect();
+    all.into_iter().collect()
 }
 
 /// Where archives do not come upon those that an earlier process of the run left unfinished: nothing is overwritten.

@@ -1,21 +1,35 @@
 //! A snapshot restored into a new database, on whatever server: to look into, to take rows from, to move. Nothing that is there
-//! is touched.
+//! is touched, and nothing has the new name before it is whole.
 
-use sqlx::{Connection, PgConnection};
+use std::sync::Arc;
+
+use sqlx::PgConnection;
 
 use crate::outside::postgres::{MAINTENANCE, PgError, Server, change, connect, database_oid, query_error};
 use crate::sql::quote::identifier;
 
-use super::manifest::{Manifest, Properties};
+use super::manifest::Manifest;
 use super::restore::{self, Restoring};
+use super::role_map::RoleMap;
+use super::scratch::Scratch;
 use super::{SnapshotError, swap};
 
 /// What becomes of the roles that a snapshot refers to. A dump of one database does not hold them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Roles {
+#[derive(Debug, Clone, Default)]
+pub struct Roles {
+    /// Those that are others here.
+    pub map: Arc<RoleMap>,
+    /// What of those that the server lacks.
+    pub missing: Missing,
+}
+
+/// What becomes of the roles that the server lacks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Missing {
     /// All of them have to be there.
-    MustExist,
-    /// Those that are missing are made, without the right to log in.
+    #[default]
+    Refuse,
+    /// They are made, without the right to log in.
     Create,
     /// Everything belongs to the role that restores, and privileges are left out.
     Ours,
@@ -35,56 +49,62 @@ pub struct Elsewhere {
 /// Restores the snapshot of `manifest` into a new database `dbname`.
 ///
 /// # Errors
-/// A database of that name is there already, roles are missing, or the restore failed.
+/// A database of that name is there already, roles are missing, or the restore failed. Roles that were made for it are dropped
+/// again, and so is what there was of the database.
 pub async fn restore_as(
     restoring: &Restoring<'_>,
     manifest: &Manifest,
     dbname: &str,
 ) -> Result<Elsewhere, SnapshotError> {
-    let (url, roles) = (restoring.url, restoring.roles);
-    let failed = SnapshotError::database(&manifest.database);
+    let Restoring { world, url, roles, .. } = *restoring;
+    let (database, run) = (&manifest.database, &manifest.run);
+    let failed = SnapshotError::database(database);
     let mut session = connect(&url.with_dbname(MAINTENANCE), "migrate restore").await.map_err(&failed)?;
     if database_oid(&mut session, dbname).await.map_err(&failed)?.is_some() {
         return Err(SnapshotError::Exists { dbname: dbname.to_owned() });
     }
-    let created = match roles {
-        Roles::Create => create_roles(&mut session, manifest).await.map_err(&failed)?,
-        Roles::MustExist | Roles::Ours => Vec::new(),
+    let mut notes = roles.map.look(&mut session, database).await?;
+    notes.extend(roles.map.conflicts(manifest));
+    let scratch = Scratch { database, url, dbname, what: "unfinished", of: "a restore", run };
+    let Some(_marked) = scratch.mark(world).await? else {
+        return Err(SnapshotError::Underway { dbname: dbname.to_owned() });
     };
-    let mut manifest = manifest.clone();
-    if roles == Roles::Ours {
-        manifest.properties.owner = sqlx::query_scalar("select current_user::text")
-            .fetch_one(&mut session)
-            .await
-            .map_err(|error| failed(query_error("asking who we are")(error)))?;
+    let manifest = meant(&mut session, manifest, roles).await.map_err(&failed)?;
+    let mut created = Vec::new();
+    let name = scratch.name();
+    let restored = async {
+        if roles.missing == Missing::Create {
+            create_roles(&mut session, &manifest, &mut created).await.map_err(&failed)?;
+        }
+        // Every archive is compared as it passes, and nothing is there yet that a damaged one could harm.
+        let side = restore::into_side(restoring, &manifest, &name).await?;
+        let more = swap::finish(&mut session, &name, dbname, &manifest.properties).await;
+        let more = more.map_err(query_error("giving the database its own properties and its name")).map_err(&failed)?;
+        Ok((side, more))
+    };
+    match restored.await {
+        Ok((side, more)) => {
+            notes.extend(more);
+            Ok(Elsewhere { rows: side.rows, created, notes })
+        }
+        Err(error) => {
+            restore::drop_database(url, &name).await.map_err(&failed)?;
+            drop_roles(&mut session, &created).await.map_err(&failed)?;
+            Err(error)
+        }
+    }
+}
+
+/// The manifest as what is restored is meant to be.
+async fn meant(session: &mut PgConnection, manifest: &Manifest, roles: &Roles) -> Result<Manifest, PgError> {
+    let mut manifest = roles.map.applied(manifest);
+    if roles.missing == Missing::Ours {
+        let ours = sqlx::query_scalar("select current_user::text").fetch_one(session).await;
+        manifest.properties.owner = ours.map_err(query_error("asking who we are"))?;
         manifest.properties.acl = None;
         manifest.properties.settings.retain(|it| it.role.is_none());
     }
-    // Every archive is compared as it passes, and nothing is there yet that a damaged one could harm.
-    let restored = restore::into_side(restoring, &manifest, dbname).await;
-    let side = match restored {
-        Ok(side) => side,
-        Err(error) => {
-            restore::drop_database(url, dbname).await.map_err(&failed)?;
-            return Err(error);
-        }
-    };
-    let notes = give_properties(&mut session, dbname, &manifest.properties)
-        .await
-        .map_err(|error| failed(query_error("giving the database its own properties")(error)))?;
-    Ok(Elsewhere { rows: side.rows, created, notes })
-}
-
-/// In one transaction. Gives what did not come along.
-async fn give_properties(
-    session: &mut PgConnection,
-    dbname: &str,
-    properties: &Properties,
-) -> Result<Vec<String>, sqlx::Error> {
-    let (mut transaction, mut notes) = (session.begin().await?, Vec::new());
-    swap::carry_over(&mut transaction, dbname, properties, &mut notes).await?;
-    transaction.commit().await?;
-    Ok(notes)
+    Ok(manifest)
 }
 
 /// The roles of the snapshot that the server of `session` does not have.
@@ -98,14 +118,28 @@ pub(super) async fn missing_roles(session: &mut PgConnection, manifest: &Manifes
     .map_err(query_error("looking for the snapshot's roles"))
 }
 
-async fn create_roles(session: &mut PgConnection, manifest: &Manifest) -> Result<Vec<String>, PgError> {
-    let missing = missing_roles(session, manifest).await?;
-    for role in &missing {
+/// Notes in `created` what is there, whatever comes of it.
+async fn create_roles(
+    session: &mut PgConnection,
+    manifest: &Manifest,
+    created: &mut Vec<String>,
+) -> Result<(), PgError> {
+    for role in missing_roles(session, manifest).await? {
         // As a member of it, a role without superuser may give things to it.
-        let sql = format!("CREATE ROLE {0} NOLOGIN; GRANT {0} TO CURRENT_USER", identifier(role));
+        let sql = format!("CREATE ROLE {0} NOLOGIN; GRANT {0} TO CURRENT_USER", identifier(&role));
         change(session, sql).await.map_err(query_error(format!("creating the role {role}")))?;
+        created.push(role);
     }
-    Ok(missing)
+    Ok(())
+}
+
+/// Nothing is theirs any more once the database is gone that they were made for.
+async fn drop_roles(session: &mut PgConnection, created: &[String]) -> Result<(), PgError> {
+    for role in created {
+        let dropped = change(session, format!("DROP ROLE {}", identifier(role))).await;
+        dropped.map_err(query_error(format!("dropping the role {role} again")))?;
+    }
+    Ok(())
 }
 
 /// Refuses before anything is made, where the restore could only fail later.
@@ -116,13 +150,13 @@ pub(super) async fn can_hold(
     session: &mut PgConnection,
     manifest: &Manifest,
     server: &Server,
-    roles: Roles,
+    missing: Missing,
 ) -> Result<(), SnapshotError> {
     let of = manifest.server.version_num / 10_000;
     if server.major() < of {
         return Err(SnapshotError::OlderServer { database: manifest.database.clone(), of, server: server.major() });
     }
-    if roles == Roles::Ours {
+    if missing == Missing::Ours {
         return Ok(());
     }
     let missing = missing_roles(session, manifest).await.map_err(SnapshotError::database(&manifest.database))?;

@@ -10,7 +10,7 @@ use sqlx::{PgConnection, Row};
 use crate::names::{DatabaseName, RunId};
 use crate::outside::postgres::{PgError, Server, query_error};
 use crate::plan::Compression;
-use crate::verify::catalog::Digested;
+use crate::verify::catalog::{Digested, Holdings};
 
 use super::archive::Digests;
 use super::custom::Passed;
@@ -53,6 +53,9 @@ pub struct Manifest {
     /// A digest for each of its objects, by which a restored database is compared.
     #[serde(default)]
     pub catalog: Option<Digested>,
+    /// What of them is whose, by which one is compared that was restored under other roles.
+    #[serde(default)]
+    pub holdings: Option<Holdings>,
     /// Its sequences, as they were just before the dump.
     #[serde(default)]
     pub sequences: Vec<Sequence>,

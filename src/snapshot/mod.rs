@@ -17,7 +17,9 @@ mod passing;
 pub mod prove;
 pub mod prune;
 pub mod restore;
+pub mod role_map;
 mod schedule;
+mod scratch;
 pub mod standby;
 pub mod swap;
 
@@ -30,6 +32,7 @@ use crate::outside::store::{Store, StoreError};
 
 use keys::KeysError;
 use manifest::{Manifest, Part};
+use role_map::RoleMapError;
 
 /// Why a snapshot was not taken, verified or restored.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -157,6 +160,13 @@ pub enum SnapshotError {
         /// Its name on the server.
         dbname: String,
     },
+    /// Somebody else makes it just now.
+    #[error("the database {dbname} is being restored by somebody else just now")]
+    #[diagnostic(code("snapshot.underway"), help("Give another name with `--as`, or wait. Nothing was touched."))]
+    Underway {
+        /// Its name on the server.
+        dbname: String,
+    },
     /// A restore into an older server fails at the first statement that it does not know.
     #[error("{database}: the snapshot is of PostgreSQL {of}, and the server is PostgreSQL {server}")]
     #[diagnostic(code("snapshot.older_server"), help("Restore it on a server of version {of} or later."))]
@@ -173,8 +183,8 @@ pub enum SnapshotError {
     #[diagnostic(
         code("snapshot.roles"),
         help(
-            "Make them (`CREATE ROLE … NOLOGIN`). `migrate snapshot restore` makes them with --create-roles, and does without \
-             them with --no-owner."
+            "Make them (`CREATE ROLE … NOLOGIN`). `migrate snapshot restore` makes them with --create-roles, puts others in their \
+             places with --map-role OLD=NEW, as `migrate snapshot drill` does, and does without them with --no-owner."
         )
     )]
     Roles {
@@ -182,6 +192,24 @@ pub enum SnapshotError {
         database: DatabaseName,
         /// Which roles.
         missing: String,
+    },
+    /// Roles cannot be mapped as they were meant to be.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    RoleMap(#[from] RoleMapError),
+    /// A snapshot of an earlier version does not say what is whose.
+    #[error(
+        "{database}: the snapshot was taken by an earlier version of migrate, and cannot be drilled under other roles"
+    )]
+    #[diagnostic(
+        code("snapshot.no_holdings"),
+        help(
+            "Drill it without --map-role on a server that has its roles, or look at it with `migrate snapshot restore --map-role`."
+        )
+    )]
+    NoHoldings {
+        /// Which database.
+        database: DatabaseName,
     },
     /// It is encrypted, and cannot be read here.
     #[error(transparent)]

@@ -11,6 +11,9 @@ use crate::plan::Retention;
 
 use super::folder;
 
+/// How the key of a manifest ends.
+const MANIFEST: &str = "/manifest.json";
+
 /// A snapshot in the store, or what one that was never finished left there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Held {
@@ -85,17 +88,27 @@ fn reason_to_keep(it: &Held, newer: &Seen, retention: &Retention, now: DateTime<
 }
 
 /// Removes a snapshot. The manifest goes first: what is left of one that is removed half is no snapshot, and goes the next
-/// time.
+/// time. Where the store lets nothing else go, it is put back.
 ///
 /// # Errors
 /// The store failed, for another reason than that it may not remove.
 pub async fn remove(store: &Store, it: &Held) -> Result<Removal, StoreError> {
     let mut objects = store.list(&folder(&it.run, &it.database)).await?;
-    objects.sort_by_key(|object| !object.key.ends_with("/manifest.json"));
-    for object in objects {
-        if let Removal::Refused(why) = store.remove(&object.key).await? {
-            return Ok(Removal::Refused(why));
-        }
+    objects.sort_by_key(|object| !object.key.ends_with(MANIFEST));
+    let manifest = match objects.first().filter(|it| it.key.ends_with(MANIFEST)) {
+        Some(it) => store.get(&it.key).await?,
+        None => None,
+    };
+    for (at, object) in objects.iter().enumerate() {
+        let Removal::Refused(why) = store.remove(&object.key).await? else { continue };
+        return Ok(Removal::Refused(match manifest {
+            _ if at == 0 => why,
+            Some(manifest) if at == 1 => {
+                store.put_new(&objects[0].key, manifest).await?;
+                why
+            }
+            _ => format!("{why}: {} stays, and what is gone without it is no snapshot any more", object.key),
+        }));
     }
     Ok(Removal::Done)
 }

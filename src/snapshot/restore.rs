@@ -64,13 +64,13 @@ pub struct Restoring<'a> {
     /// A database on the server.
     pub url: &'a DatabaseUrl,
     /// What becomes of roles.
-    pub roles: Roles,
+    pub roles: &'a Roles,
     /// Jobs at once.
     pub effort: &'a Effort,
 }
 
-/// Restores the snapshot of `manifest` into a new database called `side`. One of that name is dropped first: it is what an
-/// earlier attempt left.
+/// Restores the snapshot of `manifest`, in which roles are those of this server already, into a new database called `side`. One of
+/// that name is dropped first: it is what an earlier attempt left.
 ///
 /// # Errors
 /// What failed. The live database was not touched.
@@ -93,7 +93,7 @@ pub async fn into_side(
         source,
     };
     let tools = world.tools.for_server(server.major()).await.map_err(failed)?;
-    can_hold(&mut session, manifest, &server, roles).await?;
+    can_hold(&mut session, manifest, &server, roles.missing).await?;
     create_like(&mut session, &manifest.properties, side).await.map_err(SnapshotError::database(name))?;
     // Whoever owns a schema must be allowed to create it. What cannot be given is noted when the database takes its place.
     for statement in swap::privileges(side, &manifest.properties) {

@@ -155,6 +155,29 @@ async fn still_there(usher: &mut PgConnection, run: &RunId, swaps: &[Swap]) -> R
     Ok(SwapError::InUse { databases: databases.join(", "), sessions: sessions.join(", "), run: run.clone() })
 }
 
+/// Gives `side`, which nobody else knows of, what belongs to a database itself, and the name `dbname`. Gives what did not come along.
+pub(super) async fn finish(
+    session: &mut PgConnection,
+    side: &str,
+    dbname: &str,
+    like: &Properties,
+) -> Result<Vec<String>, sqlx::Error> {
+    let rename = format!("ALTER DATABASE {} RENAME TO {}; COMMIT", identifier(side), identifier(dbname));
+    for attempt in 1.. {
+        let mut notes = Vec::new();
+        change(session, "BEGIN").await?;
+        carry_over(session, side, like, &mut notes).await?;
+        let Err(error) = change(session, rename.clone()).await else { return Ok(notes) };
+        // Sessions of our own end a moment after they were closed.
+        let in_use = database_error(&error).is_some_and(|said| said.code() == IN_USE);
+        change(session, "ROLLBACK").await?;
+        if !in_use || attempt == ATTEMPTS {
+            return Err(error);
+        }
+    }
+    unreachable!("the loop ends at the last attempt")
+}
+
 /// Gives `side` what belongs to a database itself. The owner it has from its making. What the role may not set is noted.
 pub(super) async fn carry_over(
     session: &mut PgConnection,

@@ -7,6 +7,7 @@
 //! that belong to extensions, except for changed privileges; our ledger, if it is left out.
 
 mod deparsed;
+mod holding;
 mod relations;
 mod routines;
 mod surroundings;
@@ -20,6 +21,8 @@ use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection, Row};
 
 use crate::outside::postgres::{PgError, change, made, query_error};
+
+pub use holding::{Holding, Holdings};
 
 /// What the text of definitions depends on.
 const SETTINGS: &str = "SET LOCAL search_path = ''; SET LOCAL row_security = off; SET LOCAL statement_timeout = 0;
@@ -104,10 +107,6 @@ impl Catalog {
     /// A digest for each object.
     #[must_use]
     pub fn digested(&self) -> Digested {
-        let digest = |value: &Map<String, Value>| {
-            let text = serde_json::to_string(value).expect("a map of JSON values is JSON");
-            Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-        };
         Digested(self.0.iter().map(|(key, value)| (key.clone(), digest(value))).collect())
     }
 
@@ -124,6 +123,11 @@ impl Digested {
     pub fn changes_since(&self, before: &Self) -> Vec<String> {
         changes(&before.0, &self.0)
     }
+}
+
+fn digest(value: &Map<String, Value>) -> String {
+    let text = serde_json::to_string(value).expect("a map of JSON values is JSON");
+    Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn changes<T: PartialEq>(before: &BTreeMap<String, T>, after: &BTreeMap<String, T>) -> Vec<String> {

@@ -35,6 +35,15 @@ impl Fingerprint {
         Fingerprint(kept.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
+    /// The same with other properties; `change` gives the key as well.
+    pub(crate) fn map(&self, change: impl Fn(&str, &mut Map<String, Value>) -> String) -> Fingerprint {
+        let changed = self.0.iter().map(|(key, value)| {
+            let mut properties = fields(value);
+            (change(key, &mut properties), Value::Object(properties).to_string())
+        });
+        Fingerprint(changed.collect())
+    }
+
     /// The things in it, by kind and identity.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)

@@ -13,7 +13,7 @@ use crate::harness::{OWNER, as_superuser, cluster, connect, execute, fresh_datab
 pub(crate) const ZOO: &str = include_str!("zoo.sql");
 
 /// What only a superuser may make.
-const SUPERUSER_ZOO: &str = "
+pub(crate) const SUPERUSER_ZOO: &str = "
     CREATE SCHEMA zoo;
     CREATE EXTENSION hstore SCHEMA zoo;
     CREATE FOREIGN DATA WRAPPER zoo_wrapper OPTIONS (b '2', a '1');

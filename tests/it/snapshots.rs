@@ -4,9 +4,10 @@ mod by_hand;
 mod divided;
 mod drill;
 mod elsewhere;
-mod encrypted;
+pub(crate) mod encrypted;
 mod faults;
 mod prune;
+mod roles;
 
 use crate::world::TestWorld;
 

@@ -6,24 +6,32 @@ use crate::failure::Exit;
 use crate::names::{DatabaseName, RunId};
 use crate::snapshot::drill::{self, Drilled};
 use crate::snapshot::effort::Effort;
-use crate::snapshot::elsewhere::Roles;
+use crate::snapshot::elsewhere::{Missing, Roles};
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::restore::Restoring;
+use crate::snapshot::role_map::Mapping;
 
 use super::super::context::{Context, only_of};
 use super::super::text::{bytes, seconds};
 use super::super::{Ended, trouble};
-use super::{not_verified, wanted};
+use super::{not_verified, role_map, wanted};
 
-pub(super) async fn run(context: &Context<'_>, run: Option<RunId>, names: Vec<DatabaseName>) -> Ended {
+pub(super) async fn run(
+    context: &Context<'_>,
+    run: Option<RunId>,
+    names: Vec<DatabaseName>,
+    mappings: Vec<Mapping>,
+) -> Ended {
     let plan = context.plan()?;
     let only = only_of(&plan, names)?;
     let store = context.store(Some(&plan), None)?;
     let effort = &Effort::of(&plan.run);
+    let wanted = wanted(&store, run.as_ref(), only.as_ref()).await?;
+    let roles = &Roles { map: role_map(mappings, &wanted)?, missing: Missing::Refuse };
     let (mut drills, mut failed): (Vec<(Manifest, Drilled)>, _) = (Vec::new(), None);
-    for manifest in wanted(&store, run.as_ref(), only.as_ref()).await? {
+    for manifest in wanted {
         let Some(database) = plan.databases.get(&manifest.database) else { continue };
-        let (world, url, roles) = (context.world, &database.url, Roles::MustExist);
+        let (world, url) = (context.world, &database.url);
         let drilled = drill::drill(&Restoring { world, store: &store, url, roles, effort }, &manifest).await;
         let verdict = drilled.as_ref().map_or(Ok(()), Drilled::verdict);
         failed = failed.or(verdict.err());

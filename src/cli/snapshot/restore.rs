@@ -8,20 +8,22 @@ use serde_json::json;
 use crate::failure::Exit;
 use crate::names::{DatabaseName, RunId};
 use crate::snapshot::effort::Effort;
-use crate::snapshot::elsewhere::{Roles, restore_as};
+use crate::snapshot::elsewhere::{Missing, Roles, restore_as};
 use crate::snapshot::restore::Restoring;
+use crate::snapshot::role_map::Mapping;
 
 use super::super::Ended;
 use super::super::context::{Context, only_of};
 use super::super::text::{count, seconds};
-use super::{not_verified, wanted};
+use super::{not_verified, role_map, wanted};
 
 pub(super) async fn run(
     context: &Context<'_>,
     run: Option<RunId>,
     name: DatabaseName,
     dbname: &str,
-    roles: Roles,
+    missing: Missing,
+    mappings: Vec<Mapping>,
 ) -> Ended {
     let begun = Instant::now();
     let plan = context.plan()?;
@@ -30,13 +32,14 @@ pub(super) async fn run(
     let manifests = wanted(&store, run.as_ref(), Some(&BTreeSet::from([name.clone()]))).await?;
     let manifest = manifests.first().expect("`wanted` gives at least one");
     let url = &plan.databases[&name].url;
+    let roles = &Roles { map: role_map(mappings, &manifests)?, missing };
     let restoring = Restoring { world: context.world, store: &store, url, roles, effort: &Effort::of(&plan.run) };
     let restored = restore_as(&restoring, manifest, dbname).await.map_err(not_verified)?;
     let took = begun.elapsed().as_secs_f64();
     if context.console.json {
         context.console.print_json(&json!({
             "run": manifest.run, "database": name, "dbname": dbname, "rows": restored.rows,
-            "created_roles": restored.created, "notes": restored.notes, "seconds": took,
+            "created_roles": restored.created, "mapped_roles": roles.map.all(), "notes": restored.notes, "seconds": took,
         }));
         return Ok(Exit::Done);
     }
@@ -47,6 +50,10 @@ pub(super) async fn run(
         count(restored.rows),
         seconds(took)
     );
+    if !roles.map.is_empty() {
+        let all: Vec<String> = roles.map.all().iter().map(|(old, new)| format!("{old} is {new}")).collect();
+        text += &format!("  mapped roles: {}\n", all.join(", "));
+    }
     if !restored.created.is_empty() {
         text += &format!("  made roles without the right to log in: {}\n", restored.created.join(", "));
     }

@@ -1,5 +1,7 @@
 //! The fields of the format, read from the front of what has come.
 
+use std::ops::Range;
+
 use super::{CustomError, Entry, KNOWN, MAGIC};
 
 /// Nothing could be read.
@@ -15,6 +17,21 @@ pub(super) struct Widths {
     int: usize,
     offset: usize,
     minor: u8,
+}
+
+impl Widths {
+    /// A text as the format has it.
+    pub(super) fn write(self, text: &[u8], to: &mut Vec<u8>) {
+        to.push(0);
+        to.extend(text.len().to_le_bytes().into_iter().chain(std::iter::repeat(0)).take(self.int));
+        to.extend_from_slice(text);
+    }
+}
+
+/// Where, in the bytes of an entry, the texts lie that name roles, each with its length before it.
+pub(super) struct Places {
+    pub(super) definition: Range<usize>,
+    pub(super) owner: Range<usize>,
 }
 
 /// Reads from the front of what has come.
@@ -87,21 +104,32 @@ impl<'a> Cursor<'a> {
 
     /// An entry of the table of contents.
     pub(super) fn entry(&mut self) -> Result<Entry<'a>, Short> {
+        self.entry_with_places().map(|(entry, _)| entry)
+    }
+
+    pub(super) fn entry_with_places(&mut self) -> Result<(Entry<'a>, Places), Short> {
+        let length = self.bytes.len();
         let id = self.int()?;
         self.int()?; // whether it has data
         self.texts(2)?; // the oids of its catalog and of itself
         let (tag, kind) = (self.text()?.unwrap_or_default(), self.text()?.unwrap_or_default());
         self.int()?; // the section
+        let definition_at = length - self.bytes.len();
         let definition = self.text()?.unwrap_or_default();
+        let definition_at = definition_at..length - self.bytes.len();
         self.texts(1)?; // how to drop it
         let (copy, schema) = (self.text()?.unwrap_or_default(), self.text()?.unwrap_or_default());
         self.texts(2)?; // its tablespace, its access method
         if self.widths.minor >= 16 {
             self.int()?; // the kind of relation
         }
-        self.texts(2)?; // its owner, and a leftover of WITH OIDS
+        let owner_at = length - self.bytes.len();
+        let owner = self.text()?.unwrap_or_default();
+        let owner_at = owner_at..length - self.bytes.len();
+        self.texts(1)?; // a leftover of WITH OIDS
         while self.text()?.is_some() {} // what it depends on
         self.take(1 + self.widths.offset)?;
-        Ok(Entry { id, kind, schema, tag, definition, copy })
+        let entry = Entry { id, kind, schema, tag, definition, copy, owner };
+        Ok((entry, Places { definition: definition_at, owner: owner_at }))
     }
 }

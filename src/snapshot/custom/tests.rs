@@ -101,6 +101,50 @@ fn rows_are_counted_whatever_the_pieces() {
     }
 }
 
+fn rewritten(bytes: &[u8], chunk: usize, owner: &str) -> Result<Vec<u8>, CustomError> {
+    let mut rewriting = Rewriting::new(|entry: &Entry<'_>| Rewritten {
+        definition: (entry.kind == b"SEQUENCE SET").then(|| b"select 1".to_vec()),
+        owner: (entry.owner == b"release").then(|| owner.as_bytes().to_vec()),
+    });
+    let parts: Result<Vec<Vec<u8>>, CustomError> = bytes.chunks(chunk).map(|it| rewriting.push(it)).collect();
+    assert!(parts.is_err() || rewriting.is_over());
+    Ok(parts?.concat())
+}
+
+/// Notes what entries say, and lets nothing else through.
+#[derive(Default)]
+struct Noting(Vec<(String, String)>);
+
+impl Watches for Noting {
+    fn entry(&mut self, entry: &Entry<'_>) {
+        let text = |it: &[u8]| String::from_utf8(it.to_vec()).expect("UTF-8");
+        self.0.push((text(entry.definition), text(entry.owner)));
+    }
+    fn begin(&mut self, _id: i64) {}
+    fn body(&mut self, _bytes: &[u8]) {}
+    fn end(&mut self) -> Result<(), CustomError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn texts_of_any_length_are_put_in_place_of_others() {
+    for minor in KNOWN {
+        let archive = archive(minor);
+        for owner in ["", "x", "release", "somebody with quite another name"] {
+            let whole = rewritten(&archive, usize::MAX, owner).expect("an archive");
+            for chunk in 1..60 {
+                assert_eq!(rewritten(&archive, chunk, owner).expect("an archive"), whole, "in pieces of {chunk}");
+            }
+            assert_eq!(read(&whole, 9).expect("an archive"), read(&archive, 9).expect("an archive"));
+            let mut reader = Reader::<Noting>::default();
+            reader.push(&whole).expect("an archive");
+            let said: Vec<_> = reader.watcher.0.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+            assert_eq!(said, [("", owner), ("", owner), ("", owner), ("", owner), ("select 1", owner)]);
+        }
+    }
+}
+
 #[test]
 fn every_missing_end_is_found() {
     let archive = archive(14);
@@ -128,6 +172,8 @@ proptest! {
             bytes = archive;
         }
         let _ = read(&bytes, chunk);
+        let mut rewriting = Rewriting::new(|_: &Entry<'_>| Rewritten { definition: None, owner: Some(b"x".to_vec()) });
+        let _ = bytes.chunks(chunk).try_for_each(|it| rewriting.push(it).map(drop));
     }
 
     #[test]

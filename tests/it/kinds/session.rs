@@ -68,3 +68,27 @@ async fn how_a_text_is_read_does_not_leak() {
     let world = two("leak_reading", first, "insert into seen select 'a\\b \u{fc} ' || e'it\\'s';\n").await;
     assert_eq!(seen(&world).await, "a\\b \u{fc} it's");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_commit_of_a_step_waits_for_the_disk_and_with_it_for_all() {
+    let world = TestWorld::new("durable", &["a", "b"]).await;
+    world.plan(
+        "[[steps]]\nname = \"a-schema\"\ndatabase = \"a\"\nkind = \"sql\"\ndir = \"migrations/a\"\n\
+         [[steps]]\nname = \"b-schema\"\ndatabase = \"b\"\nkind = \"refinery\"\ndir = \"migrations/b\"\n",
+    );
+    for (database, names) in [("a", ["001_x", "002_x", "003_x"]), ("b", ["V1__x", "V2__x", "V3__x"])] {
+        // The tests' server waits for no disk by itself.
+        let set = format!("alter database {} set synchronous_commit = on", world.dbname(database));
+        world.sql(database, &set).await;
+        world.sql(database, "create table seen (n serial, what text)").await;
+        for name in names {
+            let look = "insert into seen (what) values (current_setting('synchronous_commit'));\n";
+            world.file(&format!("migrations/{database}/{name}.sql"), look);
+        }
+    }
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    for database in ["a", "b"] {
+        let seen = world.value(database, "select string_agg(what, ' ' order by n) from seen").await;
+        assert_eq!(seen, "off off on", "{database}");
+    }
+}

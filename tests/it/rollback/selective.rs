@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::standby::warm;
 use super::{apply, prepare, step};
 use crate::harness::{cluster, connect, execute};
+use crate::snapshots::encrypted::{VARIABLE, encrypt_to, key};
 use crate::world::{TestWorld, assert_same};
 
 const PUBLISH: &str = "[[steps]]\nname = \"publish\"\ndatabase = \"chat\"\nkind = \"copy\"\nafter = [\"rag\", \"chat\"]\n\
@@ -143,4 +144,70 @@ async fn what_was_written_since_can_be_saved_and_loaded() {
         assert_eq!(world.value(name, "select count(*) from t").await, "502", "what was deleted is not in it");
         assert_eq!(world.value(name, "select string_agg(id || \"a b\", ',') from \"Odd.Name\"").await, "1x,2y");
     }
+}
+
+/// The lines of a script's comment that stand apart, as they are typed.
+fn lines(script: &str) -> Vec<String> {
+    script.lines().filter_map(|line| line.strip_prefix("--     ")).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_since_is_encrypted_as_archives_are() {
+    let mut world = warm("save_encrypted").await;
+    let (ours, theirs) = (key(&world, "ours.txt"), key(&world, "theirs.txt"));
+    encrypt_to(&world, &[&ours, &theirs]);
+    let plan = std::fs::read_to_string(world.path().join("plans/production.toml")).expect("written");
+    world.set("ESCROW", &theirs.recipient);
+    world.file("plans/production.toml", &plan.replace(&theirs.recipient, "${ESCROW}"));
+    world.set(VARIABLE, &ours.file);
+    let before = world.fingerprints().await;
+    let run = apply(&world);
+    let written =
+        "insert into t values (1000, e'new\\n\\\\line'), (1001, null); update t set note = 'the secret' where id = 5";
+    world.sql("chat", written).await;
+    // Whoever does not know the recipients saves nothing rather than writing it down for all.
+    world.unset("ESCROW");
+    world.remove("plans/production.toml");
+    let store = format!("file://{}", world.store().display());
+    let back = ["rollback", &run, "--store", &store, "--save-writes", "--yes"];
+    let refused = world.run(&back);
+    refused.expect(64).says("it is not known to whom").says("ESCROW").ends("No database was changed.");
+    assert!(!world.objects().iter().any(|key| key.contains("/writes/")));
+    world.set("ESCROW", &theirs.recipient);
+    let report = world.json(0, &back);
+    assert_same(&before, &world.fingerprints().await);
+    let saved = &report["saved_writes"][0];
+    assert_eq!((&saved["database"], &saved["rows"]), (&json!("chat"), &json!(3)), "{report}");
+    let folder = world.store().join(saved["folder"].as_str().expect("a folder"));
+    let stored = std::fs::read(folder.join("001-public.t.copy.age")).expect("there");
+    assert!(stored.starts_with(b"age-encryption.org/v1\n"));
+    let secret = b"the secret";
+    let leaked = world.objects().into_iter().find(|key| {
+        let bytes = std::fs::read(world.store().join(key)).expect("there");
+        bytes.windows(secret.len()).any(|it| it == secret)
+    });
+    assert_eq!(leaked, None);
+    // What its head says, typed into a shell; and with the identity of somebody else, nothing is loaded.
+    let script = std::fs::read_to_string(folder.join("load.sql")).expect("there");
+    let stranger = key(&world, "stranger.txt");
+    let typed = |identity: &str, lines: &[String]| {
+        let lines = lines.join("\n").replace("=FILE", &format!("='{identity}'"));
+        let lines =
+            lines.replace("load.sql URL", &format!("load.sql '{}'", world.url("chat"))).replace("| less", "| cat");
+        let path = format!("{}:{}", cluster().bin_dir().display(), std::env::var("PATH").expect("a path"));
+        let mut shell = Command::new("bash");
+        shell.arg("-c").arg(format!("set -e -o pipefail\n{lines}")).current_dir(&folder).env("PATH", path);
+        shell.output().expect("bash")
+    };
+    let count = "select count(*) from t where id >= 1000 or note = 'the secret'";
+    let all = lines(&script);
+    assert_eq!(all.len(), 3, "{script}");
+    let refused = typed(&stranger.file, &[all[0].clone(), all[2].clone()]);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no identity matched"), "{refused:?}");
+    assert_eq!(world.value("chat", count).await, "0");
+    let loaded = typed(&theirs.file, &all);
+    assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+    assert!(String::from_utf8_lossy(&loaded.stdout).contains("1000\tnew\\n\\\\line"), "{loaded:?}");
+    assert_eq!(world.value("chat", count).await, "3");
 }

@@ -9,13 +9,13 @@ use super::divided;
 use crate::world::{TestWorld, assert_same};
 
 /// A new identity of `age`'s own tool: its file, its recipient, and the secret in it.
-pub(super) struct Key {
-    pub(super) file: String,
-    pub(super) recipient: String,
+pub(crate) struct Key {
+    pub(crate) file: String,
+    pub(crate) recipient: String,
     secret: String,
 }
 
-pub(super) fn key(world: &TestWorld, name: &str) -> Key {
+pub(crate) fn key(world: &TestWorld, name: &str) -> Key {
     let file = world.path().join(name);
     let made = Command::new("age-keygen").arg("-o").arg(&file).output();
     let made = made.expect("the tests need age: run scripts/install");
@@ -27,14 +27,14 @@ pub(super) fn key(world: &TestWorld, name: &str) -> Key {
 }
 
 /// Writes `encrypt_to` into the plan.
-pub(super) fn encrypt_to(world: &TestWorld, keys: &[&Key]) {
+pub(crate) fn encrypt_to(world: &TestWorld, keys: &[&Key]) {
     let plan = fs::read_to_string(world.path().join("plans/production.toml")).expect("written");
     let recipients: Vec<&str> = keys.iter().map(|key| key.recipient.as_str()).collect();
     let plan = plan.replace("[store]\n", &format!("[store]\nencrypt_to = {recipients:?}\n"));
     world.file("plans/production.toml", &plan);
 }
 
-pub(super) const VARIABLE: &str = "MIGRATE_AGE_IDENTITY_FILE";
+pub(crate) const VARIABLE: &str = "MIGRATE_AGE_IDENTITY_FILE";
 
 async fn there_and_back(hint: &str, store: &str) {
     let mut world = divided(hint, store).await;

@@ -112,6 +112,80 @@ async fn a_bucket_that_lets_nothing_go_is_no_error() {
     let _ = world.run(&["snapshot", "verify", &first]).expect(0);
 }
 
+/// The objects of a run's snapshots.
+fn of(server: &GcsServer, run: &str) -> Vec<String> {
+    let keys = server.objects(BUCKET).into_iter().map(|(key, _)| key);
+    keys.filter(|key| key.contains(run) && key.contains("/snapshots/")).collect()
+}
+
+/// Why a snapshot stays.
+#[track_caller]
+fn kept(pruned: &Value, run: &str) -> String {
+    let lines = pruned["kept"].as_array().expect("a list");
+    let line = lines.iter().find(|it| it["run"] == run).unwrap_or_else(|| panic!("{pruned:#}"));
+    line["reason"].as_str().expect("a reason").to_owned()
+}
+
+/// One object that is held keeps the others, where nothing is gone yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_on_one_object_is_no_error() {
+    let server = GcsServer::builder().start();
+    let world = bucket("prune_hold", &server).await;
+    let (first, _) = (take(&world), take(&world));
+    let whole = of(&server, &first);
+    for held in ["archive.dump.gz", "manifest.json"] {
+        server.log();
+        server.fault(Fault::times(usize::MAX, Action::Status(403), &delete(&server, &first, held)));
+        let pruned = world.json(0, &["snapshot", "prune", "--yes"]);
+        assert_eq!(runs(&pruned, "pruned"), Vec::<String>::new());
+        assert!(kept(&pruned, &first).contains("the store does not let it go"), "{pruned:#}");
+        assert!(server.log().iter().any(|line| line.starts_with("DELETE ")), "it was tried");
+        assert_eq!(of(&server, &first), whole);
+        server.clear_faults();
+        let _ = world.run(&["snapshot", "verify", &first]).expect(0);
+    }
+    let pruned = world.json(0, &["snapshot", "prune", "--yes"]);
+    assert_eq!(runs(&pruned, "pruned"), std::slice::from_ref(&first));
+    assert_eq!(of(&server, &first), Vec::<String>::new());
+}
+
+/// The request that removes the object of a run whose key ends so.
+fn delete(server: &GcsServer, run: &str, ending: &str) -> String {
+    let key = of(server, run).into_iter().find(|key| key.ends_with(ending)).expect("it is there");
+    format!("DELETE /{BUCKET}/{key}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_on_one_of_several_archives_leaves_that_one() {
+    let server = GcsServer::builder().start();
+    let mut world = super::divided("prune_hold_parts", "retention = { keep_last = 1 }").await;
+    for (name, value) in server.env(BUCKET) {
+        world.set(&name, value);
+    }
+    world.set("MIGRATE_STORE", format!("gs://{BUCKET}/deep"));
+    let (first, _) = (take(&world), take(&world));
+    // The second of them to go: the manifest is put back, and all is as before.
+    let whole = of(&server, &first);
+    server.fault(Fault::times(usize::MAX, Action::Status(403), &delete(&server, &first, "1-pre-data.dump.gz")));
+    let pruned = world.json(0, &["snapshot", "prune", "--yes"]);
+    assert!(kept(&pruned, &first).contains("the store does not let it go"), "{pruned:#}");
+    assert_eq!(of(&server, &first), whole);
+    server.clear_faults();
+    let _ = world.run(&["snapshot", "verify", &first]).expect(0);
+    // A later one: it is no snapshot any more, and that is said.
+    server.fault(Fault::times(usize::MAX, Action::Status(403), &delete(&server, &first, "2-data-rest.dump.gz")));
+    let pruned = world.json(0, &["snapshot", "prune", "--yes"]);
+    let why = kept(&pruned, &first);
+    assert!(why.contains("2-data-rest.dump.gz stays") && why.contains("is no snapshot any more"), "{why}");
+    assert_eq!(of(&server, &first).len(), 2, "that one and the archive after it");
+    let listed = world.json(0, &["snapshot", "list"]);
+    assert_eq!(listed["snapshots"].as_array().map(Vec::len), Some(1), "{listed:#}");
+    // Once it is let go, the rest goes with the next.
+    server.clear_faults();
+    let pruned = world.json(0, &["snapshot", "prune", "--yes"]);
+    assert_eq!((runs(&pruned, "pruned"), of(&server, &first)), (vec![first], Vec::new()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_reply_to_a_removal_is_no_failure() {
     let server = GcsServer::builder().start();

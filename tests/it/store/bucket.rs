@@ -101,6 +101,61 @@ async fn faults_that_pass() {
     assert_eq!(scene.server.clear_faults(), [], "every fault took place");
 }
 
+/// The same with the archives of small databases, each a single one, in every request of their uploads, and of their way back.
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_one_archive_that_pass() {
+    let mut scene = Scene::new("gs_archive", GcsServer::builder()).await;
+    // A request that stalls is given up, and sent again.
+    scene.world.set("GOOGLE_TIMEOUT", "5 seconds");
+    let forever = Duration::from_secs(3600);
+    for (action, pattern) in [
+        (Action::Status(429), "rag/archive.dump.gz?uploads"),
+        (Action::Status(429), "rag/archive.dump.gz?partNumber"),
+        (Action::Delay(forever), "rag/archive.dump.gz?uploadId"),
+        (Action::Delay(forever), "chat/archive.dump.gz?partNumber"),
+        (Action::StatusAfter(503), "chat/archive.dump.gz?uploadId"),
+    ] {
+        scene.server.fault(Fault::once(action, pattern));
+    }
+    apply(&scene.world);
+    assert_eq!(scene.server.clear_faults(), [], "every fault took place");
+    assert_eq!(scene.server.live_uploads(), 0);
+    for (database, actions) in [
+        ("rag", [Action::Status(429), Action::Reset, Action::Truncate(50)]),
+        ("chat", [Action::Status(503), Action::Delay(forever), Action::CloseAfter]),
+    ] {
+        let ending = format!("{database}/archive.dump.gz");
+        let of = scene.server.objects(BUCKET).iter().find(|(key, _)| key.ends_with(&ending)).cloned();
+        let key = of.expect("the archive is there").0;
+        for action in actions {
+            scene.server.fault(Fault::once(action, &format!("GET /{BUCKET}/{key}")));
+        }
+    }
+    assert_eq!(scene.world.json(0, &["rollback", "--yes"])["outcome"], "rolled_back");
+    assert_eq!(scene.server.clear_faults(), [], "every fault took place");
+    scene.untouched().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_expires_and_that_nobody_renews() {
+    let scene = Scene::new("gs_expired", GcsServer::builder()).await;
+    scene.server.fault(Fault::times(usize::MAX, Action::Status(401), "rag/archive.dump.gz?partNumber"));
+    let ran = scene.world.run(&["apply", "--yes"]);
+    ran.expect(1).says("rag: the store does not let the token of GOOGLE_BEARER_TOKEN write");
+    ran.says("credentials expired").says("archive.dump.gz").ends("No database was changed.");
+    scene.untouched().await;
+    scene.server.clear_faults();
+    // The same on the way back: the databases stay as they are, and the same line goes on once there is another token.
+    apply(&scene.world);
+    let after = scene.world.fingerprints().await;
+    scene.server.fault(Fault::times(usize::MAX, Action::Status(401), "GET /test-bucket/deep/releases/runs/"));
+    scene.world.run(&["rollback", "--yes"]).says("does not let the token of GOOGLE_BEARER_TOKEN read");
+    assert_same(&after, &scene.world.fingerprints().await);
+    scene.server.clear_faults();
+    assert_eq!(scene.world.json(0, &["rollback", "--yes"])["outcome"], "rolled_back");
+    scene.untouched().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_that_cannot_be_uploaded() {
     let scene = Scene::new("gs_part", GcsServer::builder()).await;

@@ -7,6 +7,7 @@ use super::stored;
 use crate::fingerprint::{assert_same as assert_same_database, fingerprint};
 use crate::harness::{cluster, fresh_database};
 use crate::rollback::{apply, release};
+use crate::snapshots::divided;
 use crate::world::{Ran, TestWorld, assert_same};
 
 /// Rows that gzip can do nothing about, some four megabytes of them.
@@ -41,22 +42,30 @@ impl Drop for SmallDisk {
     }
 }
 
+/// The store is on a disk of a megabyte, and the release ends before it has changed anything.
 #[expect(clippy::print_stderr, reason = "a test that shows nothing says so")]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_is_full() {
+async fn ends_on_a_full_disk(mut world: TestWorld, database: &str) {
     let Some(disk) = SmallDisk::mount() else {
         eprintln!("not shown here: mounting a small disk takes a superuser of this machine");
         return;
     };
-    let mut world = with_noise("disk_full").await;
     let before = world.fingerprints().await;
     world.set("MIGRATE_STORE", format!("file://{}/store", disk.path().display()));
     let ran = world.run(&["apply", "--yes"]);
-    ran.expect(1)
-        .says("rag: the store could not write")
-        .says("No space left on device")
-        .says("No database was changed.");
+    ran.expect(1).says(&format!("{database}: the store could not write")).says("No space left on device");
+    ran.says("No database was changed.");
     assert_same(&before, &world.fingerprints().await);
+    assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full() {
+    ends_on_a_full_disk(with_noise("disk_full").await, "rag").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_of_parts() {
+    ends_on_a_full_disk(divided("disk_full_parts", "").await, "big").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

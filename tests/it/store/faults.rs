@@ -67,6 +67,7 @@ async fn that_pass() {
         (Action::CloseAfter, "2-data-rest.dump.gz", ended),
         (Action::CloseAfter, "1-pre-data.dump.gz", part),
         (Action::Status(503), "3-post-data.dump.gz", ended),
+        (Action::StatusAfter(503), "big/manifest.json", ""),
     ] {
         scene.server.fault(Fault::once(action, &format!("{object}{what}")));
     }
