@@ -125,6 +125,7 @@ struct Misunderstood {
 }
 
 fn logging(verbose: u8, colour: bool) {
+    let (ours, others) = match verbose {
         0 => (Level::WARN, Level::WARN),
         1 => (Level::DEBUG, Level::WARN),
         _ => (Level::TRACE, Level::INFO),
