@@ -132,10 +132,7 @@ fn logging(verbose: u8, colour: bool) {
     };
     // refinery's own reader warns of names that we refuse with more to say.
     let theirs = if verbose == 0 { Level::ERROR } else { others };
-    let wanted = Targets::new()
-        .with_target("migrate", ours)
-        .with_target("refinery_core", theirs)
-        .with_default(others);
+    let wanted = Targets::new().with_target("migrate", ours).with_target("refinery_core", theirs).with_default(others);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
     tracing_subscriber::registry().with(lines.with_filter(wanted)).init();
 }
