@@ -208,7 +208,7 @@ pub enum Event {
     },
     /// A hook was called.
     Hooked {
-        /// When: `rollback`, `success`, `failure`.
+        /// When: `rollback`, `success`, `failure`, `freeze`, `unfreeze`.
         on: &'static str,
         /// The program, or `http`.
         what: String,

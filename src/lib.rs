@@ -12,7 +12,7 @@
 //! - [`journal`]: the record: entries in the store, ledger rows in the databases
 //! - [`outside`]: everything that is not us: PostgreSQL, processes, the store, the clock
 //! - [`cli`]: how it looks; the only place that prints
-//! - [`names`], [`event`], [`failure`], [`world`]: the words that every stage uses
+//! - [`names`], [`event`], [`failure`], [`version`], [`world`]: the words that every stage uses
 //! - [`crash`]: where tests end the process; nothing in a release build
 
 pub mod cli;
@@ -30,4 +30,5 @@ pub mod snapshot;
 pub mod sql;
 pub mod tables;
 pub mod verify;
+pub mod version;
 pub mod world;

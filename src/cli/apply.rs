@@ -8,8 +8,9 @@ use serde_json::Value;
 use crate::failure::{Aftermath, Blame, Exit, Failure, OrFail};
 use crate::journal::entry::Outcome;
 use crate::plan::Plan;
+use crate::plan::hooks::Moment;
 use crate::run::apply::{Applied, ApplyOptions, apply};
-use crate::run::report::RunReport;
+use crate::run::report::{DatabaseReport, RunReport};
 use crate::run::saved::{Prospectus, SavedPlan};
 use crate::run::survey::survey;
 
@@ -134,7 +135,10 @@ pub fn text(report: &RunReport) -> String {
         Outcome::Refused => "refused",
         Outcome::NothingToDo => "nothing to do",
     });
-    let mut text = format!("{run}: {outcome}, in {}\n", seconds(report.seconds));
+    let stays = |it: &DatabaseReport| it.applied > 0 && !it.rolled_back;
+    let in_part = report.outcome == Some(Outcome::RolledBack) && report.databases.iter().any(stays);
+    let part = if in_part { " in part" } else { "" };
+    let mut text = format!("{run}: {outcome}{part}, in {}\n", seconds(report.seconds));
     for it in report.databases.iter().filter(|it| it.applied > 0 || it.rolled_back) {
         let back = match (&it.kept_as, it.rolled_back) {
             (None, true) if it.via == Some("down") => ", rolled back by undoing them; nothing else was touched".into(),
@@ -143,6 +147,7 @@ pub fn text(report: &RunReport) -> String {
                 format!(", rolled back {way}; the replaced database is kept as {kept}")
             }
             (None, true) => ", rolled back".into(),
+            (_, false) if in_part => ", and not rolled back".into(),
             _ => String::new(),
         };
         text += &format!("  {}: {} applied{back}\n", it.name, it.applied);
@@ -162,7 +167,9 @@ pub fn text(report: &RunReport) -> String {
     }
     for it in &report.hooks {
         let detail = it.detail.as_ref().map(|why| format!(", {why}")).unwrap_or_default();
-        text += &format!("  hook on {}: {} {}{detail}\n", it.on, it.what, it.outcome);
+        let waits = it.on == Moment::Unfreeze.word() && it.detail.is_some();
+        let waits = if waits { "; whoever it should tell to go on was not told" } else { "" };
+        text += &format!("  hook on {}: {} {}{detail}{waits}\n", it.on, it.what, it.outcome);
     }
     for it in &report.checks {
         text += &format!("  check {}: {}, {}\n", it.name, it.outcome, it.detail);

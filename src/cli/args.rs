@@ -136,7 +136,7 @@ pub struct ApplyArgs {
     #[arg(long, requires = "reason")]
     pub no_snapshot: bool,
     /// Why there are no snapshots, for the record
-    #[arg(long, value_name = "TEXT", requires = "no_snapshot")]
+    #[arg(long, value_name = "TEXT", requires = "no_snapshot", value_parser = reason)]
     pub reason: Option<String>,
 }
 
@@ -410,6 +410,10 @@ pub struct DemoArgs {
 
 fn database(text: &str) -> Result<DatabaseName, String> {
     DatabaseName::new(text).map_err(|error| error.to_string())
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("say in a word or two why".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 fn run(text: &str) -> Result<RunId, String> {

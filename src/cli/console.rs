@@ -89,7 +89,8 @@ impl Console {
         if typed && line.split(split).filter(|it| !it.is_empty()).eq(words.iter().map(String::as_str)) {
             return Ok(());
         }
-        Err(Failure::untouched(Blame::Usage, NotConfirmed))
+        let help = format!("Type {} as it stands here, in this order.", words.join(" "));
+        Err(Failure::untouched(Blame::Usage, NotConfirmed(help)))
     }
 }
 
@@ -100,5 +101,5 @@ struct NoTerminal;
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[error("not confirmed")]
-#[diagnostic(code("usage.not_confirmed"))]
-struct NotConfirmed;
+#[diagnostic(code("usage.not_confirmed"), help("{0}"))]
+struct NotConfirmed(String);

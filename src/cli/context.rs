@@ -11,7 +11,8 @@ use crate::journal;
 use crate::journal::state::RunState;
 use crate::names::{DatabaseName, RunId, TargetName};
 use crate::outside::store::{Store, StoreError};
-use crate::plan::Plan;
+use crate::plan::{Plan, PlanError};
+use crate::version::THIS;
 use crate::world::World;
 
 use super::args::Global;
@@ -44,6 +45,16 @@ struct NoStore;
 struct NoStoredPlan {
     run: RunId,
     store: String,
+}
+
+/// What the run kept is fine, for the version that kept it.
+#[derive(Debug, Error, Diagnostic)]
+#[error("the plan of run {run} was written by migrate {version}, and this version ({THIS}) cannot read it")]
+#[diagnostic(code("store.newer_plan"), help("Use migrate {version} or a later one."))]
+struct PlanOfAnotherVersion {
+    run: RunId,
+    version: String,
+    source: PlanError,
 }
 
 #[derive(Debug, Error, Diagnostic)]
@@ -156,7 +167,13 @@ impl Context<'_> {
         let text = store.get(&key).await.or_fail()?.ok_or_else(missing).or_fail()?;
         let target = state.target.as_ref().ok_or_else(missing).or_fail()?;
         let text = String::from_utf8_lossy(&text).into_owned();
-        Plan::load_stored(&text, &key, target.as_str(), &self.world.env, only).or_blame(Blame::Usage)
+        Plan::load_stored(&text, &key, target.as_str(), &self.world.env, only).map_err(|source| {
+            if !source.is_of_another_version() {
+                return Failure::untouched(Blame::Usage, source);
+            }
+            let (run, version) = (state.run.clone(), state.last_by.version.clone());
+            Failure::untouched(Blame::Work, PlanOfAnotherVersion { run, version, source })
+        })
     }
 }
 

@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
-use crate::failure::Exit;
+use crate::failure::{Exit, OrFail};
 use crate::run::mend::{Which, Word, accept, changed, resolve};
 use crate::run::repair_index;
+use crate::run::rollback::known;
 
 use super::Ended;
 use super::args::{RepairCommand, RepairIndexArgs, ResolveArgs};
@@ -67,6 +68,7 @@ pub async fn resolved(context: &Context<'_>, args: ResolveArgs) -> Ended {
     let plan = context.plan()?;
     let store = context.store(Some(&plan), None)?;
     let state = context.run_state(&store, Some(&args.run), Some(&plan.target.name)).await?;
+    known(&state).or_fail()?;
     let said = Word { applied: args.applied, statement: args.statement };
     resolve(context.world, &plan, &store, &state, &args.which, said).await?;
     let word = if args.applied { "applied" } else { "not applied" };

@@ -36,6 +36,7 @@ use tracing_subscriber::prelude::*;
 use crate::event::{Event, Report};
 use crate::failure::{Blame, Exit, Failure};
 use crate::outside::interrupt::Interrupt;
+use crate::version::THIS;
 use crate::world::World;
 
 use args::{Command, CommandLine, LintFormat};
@@ -130,7 +131,9 @@ fn logging(verbose: u8, colour: bool) {
         1 => (Level::DEBUG, Level::WARN),
         _ => (Level::TRACE, Level::INFO),
     };
-    let wanted = Targets::new().with_target("migrate", ours).with_default(others);
+    // refinery's own reader warns of names that we refuse with more to say.
+    let theirs = if verbose == 0 { Level::ERROR } else { others };
+    let wanted = Targets::new().with_target("migrate", ours).with_target("refinery_core", theirs).with_default(others);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
     tracing_subscriber::registry().with(lines.with_filter(wanted)).init();
 }
@@ -140,9 +143,8 @@ fn tell_of_panics() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         usual(panic);
-        let version = env!("CARGO_PKG_VERSION");
         let text = format!(
-            "This is a bug in migrate {version}. No rollback was tried; `migrate status` and `migrate runs list` show the state."
+            "This is a bug in migrate {THIS}. No rollback was tried; `migrate status` and `migrate runs list` show the state."
         );
         let _ = writeln!(std::io::stderr().lock(), "{text}");
     }));

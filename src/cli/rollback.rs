@@ -17,11 +17,10 @@ use crate::plan::Plan;
 use crate::run::choose::Asked;
 use crate::run::report::RunReport;
 use crate::run::rollback::{
-    Down, Look, Prospect, Prospects, Request, RollbackError, Way, give_up, no_later_run, prospects, rollback,
+    Down, Look, Prospect, Prospects, Request, RollbackError, Way, give_up, known, no_later_run, prospects, rollback,
 };
 use crate::run::selective;
 use crate::run::undo::Ahead;
-use crate::snapshot::drill::Drilled;
 use crate::verify::CheckResult;
 
 use super::Ended;
@@ -40,6 +39,7 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
     let target = plan.as_ref().map(|plan| &plan.target.name);
     let state = context.run_state(&store, args.run.as_ref(), target).await?;
     let only = only(args.only);
+    known(&state).map_err(|error| still_changed(&state, error))?;
     no_later_run(&store, &state).await.or_blame(Blame::Drift)?;
     if state.changed().next().is_none() && state.outcome.is_some() {
         return nothing(context, &state);
@@ -73,7 +73,7 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
         message: None,
         save_writes,
         checks,
-        hooks: Some(&plan),
+        hooks: &plan,
     };
     let look = match args.yes && !args.dry_run {
         true => Look::Ways,
@@ -84,7 +84,7 @@ pub async fn run(context: &Context<'_>, args: RollbackArgs) -> Ended {
         Err(error) => {
             if matches!(error, RollbackError::NoSnapshot { .. }) && state.outcome.is_none() && !args.dry_run {
                 context.console.confirm(args.yes, "It can only be closed.", &[state.run.to_string()])?;
-                give_up(context.world, &store, &plan.databases, &state).await?;
+                give_up(context.world, &store, &plan, &state).await?;
             }
             return Err(still_changed(&state, error));
         }
@@ -149,6 +149,11 @@ async fn stored_plan(
     let needed = only.or(Some(&changed).filter(|changed| !changed.is_empty()));
     match (context.stored_plan(store, state, needed).await, plan) {
         (Err(_), Some(plan)) if state.changed().next().is_none() => Ok(plan),
+        // It cannot be taken back here: that is no wrong usage, and what the run changed stays changed.
+        (Err(failure), _) if failure.blame == Blame::Work => {
+            let changed = state.changed().map(|it| it.identity.name.clone()).collect();
+            Err(Failure { aftermath: Aftermath::changed(state, changed, true), ..failure })
+        }
         (stored, _) => stored,
     }
 }
@@ -229,18 +234,19 @@ fn undoes(ahead: &Ahead) -> String {
 }
 
 fn exchanges(ahead: &[Prospect]) -> String {
-    let mut text = String::new();
-    for it in ahead {
-        let kept = match &it.kept_as {
-            Some(kept) => format!("what was written since then will be only in {kept}, which is kept"),
-            None => "the database is gone, and what was written since then with it".into(),
-        };
-        text += &format!("  {} ({}): {};\n    {};\n    {kept}\n", it.name, it.dbname, what(it), it.why);
-        text += &it.in_the_way.iter().map(|it| format!("    IN THE WAY: {it}\n")).collect::<String>();
-        text += &it.notes.iter().map(|it| format!("    note: {it}\n")).collect::<String>();
-        text += &it.price.as_ref().map(price::text).unwrap_or_default();
-    }
-    text
+    price::summary(ahead) + &ahead.iter().map(exchange).collect::<String>()
+}
+
+fn exchange(it: &Prospect) -> String {
+    let called = if it.name.as_str() == it.dbname { String::new() } else { format!(" (database {})", it.dbname) };
+    let mut text = format!("  {}{called}: {}\n    why: {}\n", it.name, what(it), it.why);
+    text += &match &it.kept_as {
+        Some(kept) => format!("    kept: the database as it is now, as {kept}\n"),
+        None => "    kept: nothing, the database is gone\n".into(),
+    };
+    text += &it.in_the_way.iter().map(|it| format!("    IN THE WAY: {it}\n")).collect::<String>();
+    text += &it.notes.iter().map(|it| format!("    note: {it}\n")).collect::<String>();
+    text + &it.price.as_ref().map(price::text).unwrap_or_default()
 }
 
 /// What would be done.
@@ -250,17 +256,11 @@ fn what(it: &Prospect) -> String {
         return format!("exchange it for its standby of {at}, {}", bytes(it.bytes));
     };
     let (rows, stored, all) = (count(rows), bytes(stored), bytes(it.bytes));
-    let measured = measured(it.drilled.as_ref());
-    format!("restore the snapshot of {at}, {rows} rows, {stored} to read, {all} to write;\n    {measured}")
-}
-
-/// How long a restore takes, as far as it was measured.
-fn measured(drilled: Option<&Drilled>) -> String {
-    match drilled {
-        None => "never drilled: how long its restore takes was not measured".into(),
-        Some(it) if it.passed() => {
-            format!("restored in {} by a drill at {}", seconds(it.seconds), clock::readable(it.at))
-        }
-        Some(it) => format!("its drill at {} FAILED: {}", clock::readable(it.at), it.differences.join("; ")),
-    }
+    let drilled = it.drilled.as_ref().filter(|it| it.passed());
+    let drilled =
+        drilled.map(|it| format!("; restored in {} by a drill at {}", seconds(it.seconds), clock::readable(it.at)));
+    format!(
+        "restore the snapshot of {at}, {rows} rows, {stored} to read, {all} to write{}",
+        drilled.unwrap_or_default()
+    )
 }

@@ -11,6 +11,7 @@ use crate::journal::state::RunState;
 use crate::journal::{self, JournalError};
 use crate::names::{RunId, TargetName};
 use crate::outside::clock;
+use crate::version::THIS;
 
 use super::Ended;
 use super::args::RunsCommand;
@@ -28,6 +29,9 @@ struct Line {
     outcome: &'static str,
     started_at: DateTime<Utc>,
     seconds: f64,
+    /// The version of `migrate` that wrote entries which this one does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    newer: Option<String>,
 }
 
 /// Runs it.
@@ -75,6 +79,7 @@ fn line(state: RunState) -> Line {
         run: state.run,
         target: state.target,
         started_at: state.started_at,
+        newer: state.newer,
     }
 }
 
@@ -91,7 +96,8 @@ fn text(lines: &[Line]) -> String {
     if rows.is_empty() {
         return "There are no runs.\n".into();
     }
-    table(&["RUN", "TARGET", "COMMAND", "OUTCOME", "STARTED", "TOOK"], &rows)
+    let newer = lines.iter().filter_map(|it| Some(of_another(&it.run, it.newer.as_ref()?)));
+    table(&["RUN", "TARGET", "COMMAND", "OUTCOME", "STARTED", "TOOK"], &rows) + &newer.collect::<String>()
 }
 
 async fn show(context: &Context<'_>, run: &RunId, store: Option<&str>) -> Ended {
@@ -107,8 +113,14 @@ async fn show(context: &Context<'_>, run: &RunId, store: Option<&str>) -> Ended 
         return Ok(Exit::Done);
     }
     let lines: String = entries.iter().map(entry).collect();
-    context.console.print(&format!("Run {run}: {}\n{lines}", state.word()));
+    let newer = state.newer.as_ref().map(|version| of_another(run, version)).unwrap_or_default();
+    context.console.print(&format!("Run {run}: {}\n{lines}{newer}", state.word()));
     Ok(Exit::Done)
+}
+
+/// What is to be known of a run that holds entries which this version does not know.
+fn of_another(run: &RunId, version: &str) -> String {
+    format!("note: run {run} holds entries of migrate {version} that this version ({THIS}) does not know\n")
 }
 
 /// One entry on one line: the time, the event, and its fields.

@@ -23,7 +23,7 @@ use crate::snapshot::drill::Drilled;
 use crate::snapshot::elsewhere::Missing;
 use crate::snapshot::manifest::Manifest;
 use crate::snapshot::role_map::{Mapping, RoleMap};
-use crate::snapshot::{self, SnapshotError, prove};
+use crate::snapshot::{self, Closed, SnapshotError, prove};
 
 use super::args::SnapshotCommand;
 use super::context::{Context, only, only_of};
@@ -95,28 +95,36 @@ async fn take(context: &Context<'_>, names: Vec<DatabaseName>) -> Ended {
     Ok(Exit::Done)
 }
 
-async fn manifests(store: &Store) -> Result<Vec<Manifest>, Failure> {
+async fn manifests(store: &Store) -> Result<(Vec<Manifest>, Vec<Closed>), Failure> {
     let runs = journal::runs(store).await.or_fail()?;
     let read = stream::iter(runs).map(|run| async move { snapshot::manifests(store, &run).await });
-    let mut all = Vec::new();
+    let (mut all, mut closed) = (Vec::new(), Vec::new());
     for some in read.buffered(AT_ONCE).collect::<Vec<_>>().await {
-        all.extend(some.or_fail()?);
+        let (read, unread) = some.or_fail()?;
+        all.extend(read);
+        closed.extend(unread);
     }
-    Ok(all)
+    Ok((all, closed))
 }
 
 async fn list(context: &Context<'_>, store: Option<&str>) -> Ended {
     let store = context.store_alone(store)?;
     let mut lines = Vec::new();
-    for manifest in manifests(&store).await? {
+    let (readable, closed) = manifests(&store).await?;
+    for manifest in readable {
         let drilled = crate::snapshot::drill::latest(&store, &manifest.run, &manifest.database).await.or_fail()?;
         lines.push(line(manifest, drilled));
     }
     if context.console.json {
-        context.console.print_json(&json!({ "snapshots": lines }));
-    } else if lines.is_empty() {
+        let closed =
+            closed.iter().map(|it| json!({ "run": it.run, "database": it.database, "why": it.newer.to_string() }));
+        context.console.print_json(&json!({ "snapshots": lines, "unreadable": closed.collect::<Vec<_>>() }));
+        return Ok(Exit::Done);
+    }
+    if lines.is_empty() && closed.is_empty() {
         context.console.print("There are no snapshots.\n");
-    } else {
+    }
+    if !lines.is_empty() {
         let rows: Vec<Vec<String>> = lines
             .iter()
             .map(|it| {
@@ -132,6 +140,7 @@ async fn list(context: &Context<'_>, store: Option<&str>) -> Ended {
             .collect();
         context.console.print(&table(&["RUN", "DATABASE", "TAKEN", "HOLDS", "STORED", "DRILLED", "SHA-256"], &rows));
     }
+    context.console.print(&closed.iter().map(|it| format!("note: {}\n", it.newer)).collect::<String>());
     Ok(Exit::Done)
 }
 
@@ -169,11 +178,16 @@ async fn wanted(
     run: Option<&RunId>,
     only: Option<&BTreeSet<DatabaseName>>,
 ) -> Result<Vec<Manifest>, Failure> {
-    let mut found = match run {
+    let (mut found, mut closed) = match run {
         Some(run) => snapshot::manifests(store, run).await.or_fail()?,
         None => latest(manifests(store).await?),
     };
-    found.retain(|it| only.is_none_or(|only| only.contains(&it.database)));
+    let wanted = |name: &DatabaseName| only.is_none_or(|only| only.contains(name));
+    found.retain(|it| wanted(&it.database));
+    closed.retain(|it| wanted(&it.database));
+    if let Some(closed) = closed.into_iter().next() {
+        return Err(SnapshotError::from(closed.newer)).or_fail();
+    }
     if found.is_empty() { Err(Failure::untouched(Blame::Check, NoneThere)) } else { Ok(found) }
 }
 
@@ -242,7 +256,9 @@ fn not_verified(error: SnapshotError) -> Failure {
 }
 
 /// The snapshots of the newest run that has any.
-fn latest(all: Vec<Manifest>) -> Vec<Manifest> {
-    let newest = all.iter().map(|it| it.run.clone()).max();
-    all.into_iter().filter(|it| Some(&it.run) == newest.as_ref()).collect()
+fn latest((mut all, mut closed): (Vec<Manifest>, Vec<Closed>)) -> (Vec<Manifest>, Vec<Closed>) {
+    let newest = all.iter().map(|it| &it.run).chain(closed.iter().map(|it| &it.run)).max().cloned();
+    all.retain(|it| Some(&it.run) == newest.as_ref());
+    closed.retain(|it| Some(&it.run) == newest.as_ref());
+    (all, closed)
 }

@@ -7,6 +7,9 @@ use crate::failure::Failure;
 
 use super::console::Console;
 
+/// Letters of a line of a file that is drawn, whatever the terminal has.
+const WIDEST: usize = 400;
+
 /// The whole failure, for stderr.
 #[must_use]
 pub fn text(console: &Console, failure: &Failure) -> String {
@@ -95,7 +98,10 @@ fn snippet(console: &Console, error: &dyn Diagnostic) -> Option<String> {
     handler.render_report(&mut drawn, &Snippet(with_source)).ok()?;
     // Message and help are printed by us: only the drawing is wanted.
     let lines = drawn.lines().skip_while(|line| !line.contains('╭')).take_while(|line| !line.trim().is_empty());
-    Some(lines.map(|line| format!("{line}\n")).collect())
+    // A line that fills a screen shows nothing: the message has its place.
+    let lines: Vec<&str> = lines.collect();
+    let readable = lines.iter().all(|line| line.chars().count() <= WIDEST);
+    readable.then(|| lines.iter().map(|line| format!("{line}\n")).collect())
 }
 
 fn nearest_source(error: &dyn Diagnostic) -> Option<&dyn Diagnostic> {

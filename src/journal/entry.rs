@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{DatabaseName, StepName, TargetName};
 use crate::outside::clock;
+use crate::version;
 use crate::world::World;
 
-/// The version of this format.
-const FORMAT: u32 = 1;
+/// The version of this format. A new sort of entry, or a new field, is none: whoever does not know it says so. It is raised where an
+/// earlier version would take an entry for something else. Whatever comes, `format`, `seq`, `at` and `by` stay.
+pub const FORMAT: u32 = 1;
 
 /// One object of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +36,26 @@ impl Entry {
     pub fn new(seq: u64, by: Writer, fact: Fact) -> Self {
         Self { format: FORMAT, seq, at: clock::now(), by, fact }
     }
+
+    /// Reads one. What a later version wrote in a later format, or in words that this one does not know, is [`Fact::Unknown`].
+    ///
+    /// # Errors
+    /// It is no entry, or is damaged.
+    pub fn read(text: &[u8]) -> Result<Self, serde_json::Error> {
+        let read = serde_json::from_slice::<Self>(text);
+        let Ok(Head { format, seq, at, by }) = serde_json::from_slice(text) else { return read };
+        let newer = format > FORMAT || (read.is_err() && version::is_later(&by.version));
+        if newer { Ok(Self { format, seq, at, by, fact: Fact::Unknown }) } else { read }
+    }
+}
+
+/// What an entry of every format has.
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+    seq: u64,
+    at: DateTime<Utc>,
+    by: Writer,
 }
 
 /// The process that wrote an entry.
@@ -57,7 +79,7 @@ impl Writer {
             host: world.host.clone(),
             user: world.user.clone(),
             pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: version::THIS.into(),
         }
     }
 }
@@ -130,6 +152,16 @@ pub enum Fact {
         /// `txid_current_snapshot()` before the copy: what is not visible in it was written later.
         horizon: String,
     },
+    /// Whoever uses these databases is about to hear, by the plan's hooks, that they will be cut off: they are owed another word.
+    FreezeStart {
+        /// The databases.
+        databases: Vec<DatabaseName>,
+    },
+    /// They were told that these databases can be reached again.
+    Unfrozen {
+        /// The databases.
+        databases: Vec<DatabaseName>,
+    },
     /// A step is about to change its database.
     StepStart {
         /// The step.
@@ -164,7 +196,8 @@ pub enum Fact {
         database: DatabaseName,
         /// The migrations that were applied before.
         applied: Vec<String>,
-        /// Whether what failed may have left something behind.
+        /// Whether what failed may have left something behind. The first versions said whether the database was changed at all.
+        #[serde(alias = "changed")]
         left_something: bool,
         /// What went wrong.
         message: String,
@@ -445,12 +478,33 @@ impl Outcome {
 mod tests {
     use super::*;
 
+    fn read(format: u32, version: &str, fact: &str) -> Result<Fact, serde_json::Error> {
+        let text = format!(
+            r#"{{"format":{format},"seq":7,"at":"2027-01-01T00:00:00Z","fact":{fact},
+            "by":{{"host":"h","user":"u","pid":1,"version":"{version}","mood":"good"}}}}"#
+        );
+        Entry::read(text.as_bytes()).map(|it| it.fact)
+    }
+
     #[test]
-    fn an_event_of_a_newer_version_is_unknown_and_no_error() {
-        let text = r#"{"format":2,"seq":7,"at":"2027-01-01T00:00:00Z","fact":{"event":"teleported","to":"mars"},
-            "by":{"host":"h","user":"u","pid":1,"version":"9.0.0","mood":"good"}}"#;
-        let entry: Entry = serde_json::from_str(text).expect("readable");
-        assert_eq!(entry.fact, Fact::Unknown);
+    fn what_a_newer_version_wrote_is_unknown_and_no_error() {
+        let unknown =
+            |format, version, fact| assert_eq!(read(format, version, fact).ok(), Some(Fact::Unknown), "{fact}");
+        unknown(1, version::THIS, r#"{"event":"teleported","to":"mars"}"#);
+        // An event that is known, in a format that is not: it may mean something else.
+        unknown(2, "9.0.0", r#"{"event":"end","outcome":"succeeded"}"#);
+        unknown(2, "9.0.0", r#"["end", "succeeded"]"#);
+        // A word that is not known, in an event that is.
+        unknown(1, "9.0.0", r#"{"event":"end","outcome":"postponed"}"#);
+        assert!(read(1, version::THIS, r#"{"event":"end","outcome":"postponed"}"#).is_err(), "that is damage");
+    }
+
+    #[test]
+    fn what_the_first_versions_wrote_is_read() {
+        let failed = r#"{"event":"step_failed","step":"s","database":"rag","applied":[],"changed":true,"message":"m"}"#;
+        assert!(matches!(read(1, "0.1.0", failed), Ok(Fact::StepFailed { left_something: true, .. })));
+        let swapped = r#"{"event":"swapped","swaps":[]}"#;
+        assert!(matches!(read(1, "0.1.0", swapped), Ok(Fact::Swapped { seconds: None, .. })));
     }
 
     #[test]

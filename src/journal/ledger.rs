@@ -9,6 +9,7 @@ use sqlx::{PgConnection, Row};
 use crate::names::{RunId, StepName};
 use crate::outside::postgres::{PgError, ask, query_error};
 use crate::sql::quote::literal;
+use crate::version;
 
 /// What a database needs to hold a ledger. It stands in the transaction of the first migration, so that a first migration
 /// that fails leaves nothing behind.
@@ -355,7 +356,7 @@ impl Author {
             ("checksum", literal(unit.checksum)),
             ("run", literal(self.run.as_str())),
             ("applied_by", literal(&self.applied_by)),
-            ("tool_version", literal(env!("CARGO_PKG_VERSION"))),
+            ("tool_version", literal(version::THIS)),
             ("up_sql", text(unit.up)),
             ("down_sql", text(unit.down)),
         ];
@@ -388,7 +389,7 @@ impl Author {
             literal(unit.checksum),
             literal(self.run.as_str()),
             literal(&self.applied_by),
-            literal(env!("CARGO_PKG_VERSION")),
+            literal(version::THIS),
             text(unit.up),
             text(unit.down),
         )

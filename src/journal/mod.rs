@@ -144,12 +144,17 @@ pub async fn read(store: &Store, run: &RunId) -> Result<Vec<Entry>, JournalError
             return Err(JournalError::Gap { seq, run: run.clone() });
         }
     }
-    stream::iter(objects).map(|object| entry(store, object.key)).buffered(READ_AT_ONCE).try_collect().await
+    let numbered = objects.into_iter().zip(1..);
+    stream::iter(numbered).map(|(object, seq)| entry(store, object.key, seq)).buffered(READ_AT_ONCE).try_collect().await
 }
 
-async fn entry(store: &Store, key: String) -> Result<Entry, JournalError> {
+async fn entry(store: &Store, key: String, seq: u64) -> Result<Entry, JournalError> {
     let text = store.get(&key).await?.unwrap_or_default();
-    serde_json::from_slice(&text).map_err(|source| JournalError::Entry { key, source })
+    let read = Entry::read(&text).and_then(|it| {
+        let another = || format!("it is entry {}", it.seq);
+        if it.seq == seq { Ok(it) } else { Err(serde::de::Error::custom(another())) }
+    });
+    read.map_err(|source| JournalError::Entry { key, source })
 }
 
 /// The state of a run, from its journal alone.

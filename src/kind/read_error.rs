@@ -35,7 +35,7 @@ pub enum ReadError {
     },
     /// A file cannot be read.
     #[error("cannot read {}", file.display())]
-    #[diagnostic(code("files.unreadable"))]
+    #[diagnostic(code("files.unreadable"), help("Make it a file that can be read, or remove it."))]
     File {
         /// The file.
         file: PathBuf,

@@ -10,5 +10,6 @@ pub mod postgres;
 pub mod process;
 pub mod secret;
 pub mod store;
+pub mod tls;
 pub mod url;
 pub mod web;

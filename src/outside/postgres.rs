@@ -1,14 +1,17 @@
 //! PostgreSQL: sessions, and what a server and a database say about themselves.
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use sqlx::postgres::{PgDatabaseError, PgQueryResult, PgRow};
-use sqlx::{AssertSqlSafe, ConnectOptions, Either, PgConnection, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Either, PgConnection, Row};
 
 use crate::crash;
-use crate::outside::url::DatabaseUrl;
+use crate::outside::tls::{Door, TlsError};
+use crate::outside::url::{ChannelBinding, DatabaseUrl, SslMode};
 use crate::sql::quote::literal;
 
 /// A server that does not answer within this time is reported as unreachable.
@@ -21,16 +24,23 @@ pub const MAINTENANCE: &str = "postgres";
 pub enum PgError {
     /// No session.
     #[error("cannot connect to {place}")]
-    #[diagnostic(
-        code("postgres.connect"),
-        help("Check that the server runs and that the URL, the role and its password are right.")
-    )]
+    #[diagnostic(code("postgres.connect"), help("{}", remedy(.source.state.as_deref())))]
     Connect {
         /// The URL without its password.
         place: String,
         /// What was said.
         #[source]
         source: Said,
+    },
+    /// No session that is protected as the URL wants it.
+    #[error("cannot connect to {place}")]
+    Unprotected {
+        /// The URL without its password.
+        place: String,
+        /// What is wrong.
+        #[source]
+        #[diagnostic_source]
+        source: TlsError,
     },
     /// A statement of our own failed.
     #[error("{what} failed")]
@@ -160,23 +170,142 @@ pub async fn change(session: &mut PgConnection, sql: impl Into<String>) -> Resul
     done
 }
 
-/// Opens a session.
+/// What to do about a session that was refused, by the SQL state.
+fn remedy(state: Option<&str>) -> &'static str {
+    match state {
+        Some("28P01") => {
+            "The password in the URL is not the role's: write `%25`, `%40`, `%3A`, `%2F` for `%`, `@`, `:`, `/` in it."
+        }
+        Some("28000") => {
+            "The server's pg_hba.conf decides who may come from where and how: look there, and whether the role may log in, \
+             whether it wants TLS (`sslmode`), or a client certificate (`sslcert`, `sslkey`)."
+        }
+        Some("3D000") => "Correct the database's name in the URL, or create the database.",
+        Some("53300") => "End idle sessions, or raise max_connections.",
+        _ => "Check that the server runs and that the URL, the role and its password are right.",
+    }
+}
+
+/// Opens a session, protected as the URL says.
 ///
 /// # Errors
-/// [`PgError::Connect`], without the password.
+/// [`PgError::Connect`] or [`PgError::Unprotected`], without the password.
 pub async fn connect(url: &DatabaseUrl, application: &str) -> Result<PgConnection, PgError> {
-    // Networks drop a connection on which nothing is said for ten minutes: the server is asked to probe it every minute.
-    let options = url
-        .connect_options()
-        .application_name(application)
-        .options([("tcp_keepalives_idle", "60"), ("tcp_keepalives_interval", "10"), ("client_min_messages", "warning")])
-        .disable_statement_logging();
-    let failed = |said: Said| PgError::Connect { place: url.to_string(), source: said };
-    match tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await {
+    let limit = match url.connect_timeout() {
+        None => Some(CONNECT_TIMEOUT),
+        // As for libpq: zero is for ever, and a second is too little.
+        Some(0) => None,
+        Some(seconds) => Some(Duration::from_secs(seconds.max(2).into())),
+    };
+    let place = url.to_string();
+    let opened = match limit {
+        Some(limit) => tokio::time::timeout(limit, open(url, application)).await.map_err(|_| limit),
+        None => Ok(open(url, application).await),
+    };
+    match opened {
         Ok(Ok(session)) => Ok(session),
-        Ok(Err(error)) => Err(failed(Said::from(&error))),
-        Err(_) => Err(failed(Said { message: format!("no answer for {} s", CONNECT_TIMEOUT.as_secs()), state: None })),
+        Ok(Err(NoSession::Said(said))) => Err(PgError::Connect { place, source: said }),
+        Ok(Err(NoSession::Tls(source))) => Err(PgError::Unprotected { place, source }),
+        Err(limit) => {
+            let message = format!("no answer for {} s", limit.as_secs());
+            Err(PgError::Connect { place, source: Said { message, state: None } })
+        }
     }
+}
+
+/// Why there is no session, before it is said where.
+enum NoSession {
+    Said(Said),
+    Tls(TlsError),
+}
+
+impl From<TlsError> for NoSession {
+    fn from(error: TlsError) -> Self {
+        match error {
+            TlsError::Unreached(error) => Self::Said(Said { message: unanswered(&error), state: None }),
+            other => Self::Tls(other),
+        }
+    }
+}
+
+/// Encrypted or plain, in libpq's order. Where that ends without encryption, it is said.
+async fn open(url: &DatabaseUrl, application: &str) -> Result<PgConnection, NoSession> {
+    if url.is_socket() {
+        return plain(url, application).await;
+    }
+    match url.ssl().mode {
+        SslMode::Disable => plain(url, application).await,
+        SslMode::Allow => match plain(url, application).await {
+            Err(NoSession::Said(said)) if said.state.is_some() => match encrypted(url, application).await {
+                Err(NoSession::Tls(TlsError::NotOffered(_))) => Err(NoSession::Said(said)),
+                other => other,
+            },
+            other => other,
+        },
+        SslMode::Prefer => match encrypted(url, application).await {
+            Err(error) => match why_plain(&error) {
+                Some(why) => {
+                    let session = plain(url, application).await?;
+                    let offered = !matches!(error, NoSession::Tls(TlsError::NotOffered(_)));
+                    if offered || !url.is_loopback() {
+                        warn_of_plain(url, &why);
+                    }
+                    Ok(session)
+                }
+                None => Err(error),
+            },
+            session => session,
+        },
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => encrypted(url, application).await,
+    }
+}
+
+/// Why `prefer` goes on without TLS, if it does. A password that was refused is not said again where others can hear it, and
+/// what is wrong with our own files is not passed over.
+fn why_plain(error: &NoSession) -> Option<String> {
+    match error {
+        NoSession::Tls(TlsError::NotOffered(_)) => Some("the server offers no TLS".into()),
+        NoSession::Tls(
+            error @ (TlsError::Certificate(_)
+            | TlsError::ClientRefused { .. }
+            | TlsError::Handshake(_)
+            | TlsError::Lost(_)),
+        ) => Some(error.to_string()),
+        NoSession::Said(said) if said.state.as_deref() == Some("28000") => Some(said.message.clone()),
+        _ => None,
+    }
+}
+
+/// Once for each server: a run has many sessions with it.
+fn warn_of_plain(url: &DatabaseUrl, why: &str) {
+    static TOLD: Mutex<BTreeSet<(String, u16)>> = Mutex::new(BTreeSet::new());
+    let (host, port) = (url.host(), url.port());
+    if TOLD.lock().is_ok_and(|mut told| told.insert((host.to_owned(), port))) {
+        tracing::warn!("sessions with {host}:{port} are not encrypted, which sslmode=prefer allows: {why}");
+    }
+}
+
+async fn plain(url: &DatabaseUrl, application: &str) -> Result<PgConnection, NoSession> {
+    if url.ssl().channel_binding == ChannelBinding::Require {
+        return Err(NoSession::Tls(TlsError::Unbound("the session is not encrypted")));
+    }
+    url.session_options(application).connect().await.map_err(|error| match error {
+        sqlx::Error::Io(error) => NoSession::Said(Said { message: unanswered(&error), state: None }),
+        error => NoSession::Said(Said::from(&error)),
+    })
+}
+
+fn unanswered(error: &std::io::Error) -> String {
+    format!("no server answers there: {error}")
+}
+
+/// The driver comes in by a socket of ours, and learns of a failure of TLS only that its connection is gone.
+async fn encrypted(url: &DatabaseUrl, application: &str) -> Result<PgConnection, NoSession> {
+    let door = Door::open(url).await?;
+    let options = url.session_options(application).socket(door.folder());
+    let (session, let_in) = futures::join!(options.connect(), door.let_in(url));
+    let_in?;
+    session.map_err(|error| NoSession::Said(Said::from(&error)))
 }
 
 /// A server, told apart from every other one that this process can reach.

@@ -112,9 +112,13 @@ impl Tools {
             let found = if majors.is_empty() { "none at all".into() } else { format!("version {}", majors.join(", ")) };
             return Err(ToolError::NoneFor { server, found });
         };
-        let base = [("PATH", &self.path), ("HOME", &self.home), ("LC_ALL", &"C.UTF-8".to_owned())];
-        let base = base.into_iter().map(|(name, value)| (name.to_owned(), value.clone())).collect();
-        Ok(PgTools { folder: folder.clone(), major: *major, base })
+        Ok(PgTools { folder: folder.clone(), major: *major, base: self.base() })
+    }
+
+    /// What each of the programs finds in its environment.
+    fn base(&self) -> Vec<(String, String)> {
+        let base = [("PATH", &*self.path), ("HOME", &self.home), ("LC_ALL", "C.UTF-8")];
+        base.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
     }
 
     /// What is in the folders, up to the first that has the programs of this very version: asking takes a while where PATH
@@ -123,7 +127,7 @@ impl Tools {
         let mut known = self.versions.lock().await;
         for folder in &self.folders {
             if !known.contains_key(folder) {
-                known.insert(folder.clone(), major_version(folder).await);
+                known.insert(folder.clone(), major_version(folder, &self.base()).await);
             }
             if known.get(folder) == Some(&Some(server)) {
                 break;
@@ -143,12 +147,14 @@ fn debian_folders() -> Vec<PathBuf> {
     majors.into_iter().map(|(_, folder)| folder).collect()
 }
 
-/// Both programs must be there; the version is `pg_dump`'s.
-async fn major_version(folder: &Path) -> Option<u32> {
+/// Both programs must be there; the version is `pg_dump`'s. It is asked with as little around it as when it works: our
+/// environment may hold what it need not know.
+async fn major_version(folder: &Path, base: &[(String, String)]) -> Option<u32> {
     if !folder.join("pg_restore").exists() {
         return None;
     }
-    let output = Command::new(folder.join("pg_dump")).arg("--version").output().await.ok()?;
+    let mut command = Command::new(folder.join("pg_dump"));
+    let output = command.arg("--version").env_clear().envs(base.iter().cloned()).output().await.ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     let number = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()

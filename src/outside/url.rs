@@ -1,13 +1,20 @@
 //! Where a database is: a PostgreSQL URL taken apart, and the two ways in which we use it, as options of a connection
 //! and as the environment of `pg_dump` and `pg_restore`. The password is in no text that anybody sees.
 
+mod defaults;
+mod error;
 mod parse;
+mod protection;
+mod ssl;
 
 use std::fmt;
 
+use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-pub use self::parse::UrlError;
+pub use self::defaults::{Defaults, VARIABLES};
+pub use self::error::{UrlError, Whence};
+pub use self::ssl::{ChannelBinding, Ssl, SslMode};
 use crate::outside::secret::Secret;
 
 /// Where a database is, and how to get in.
@@ -18,60 +25,12 @@ pub struct DatabaseUrl {
     user: Option<String>,
     password: Option<Secret>,
     dbname: String,
-    ssl_mode: SslMode,
-    ssl_root_cert: Option<String>,
-    ssl_cert: Option<String>,
-    ssl_key: Option<String>,
+    ssl: Ssl,
     options_text: Option<String>,
     options: Vec<(String, String)>,
     connect_timeout: Option<u32>,
     application_name: Option<String>,
     given: Secret,
-}
-
-/// libpq's `sslmode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SslMode {
-    /// Never.
-    Disable,
-    /// Only if the server insists.
-    Allow,
-    /// If the server can; the default.
-    Prefer,
-    /// Always, whoever answers.
-    Require,
-    /// Always, with a certificate of a known authority.
-    VerifyCa,
-    /// Always, with a certificate of a known authority for this host.
-    VerifyFull,
-}
-
-impl SslMode {
-    const ALL: [Self; 6] = [Self::Disable, Self::Allow, Self::Prefer, Self::Require, Self::VerifyCa, Self::VerifyFull];
-
-    /// The word as it stands in a URL.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Disable => "disable",
-            Self::Allow => "allow",
-            Self::Prefer => "prefer",
-            Self::Require => "require",
-            Self::VerifyCa => "verify-ca",
-            Self::VerifyFull => "verify-full",
-        }
-    }
-
-    fn for_sqlx(self) -> PgSslMode {
-        match self {
-            Self::Disable => PgSslMode::Disable,
-            Self::Allow => PgSslMode::Allow,
-            Self::Prefer => PgSslMode::Prefer,
-            Self::Require => PgSslMode::Require,
-            Self::VerifyCa => PgSslMode::VerifyCa,
-            Self::VerifyFull => PgSslMode::VerifyFull,
-        }
-    }
 }
 
 impl DatabaseUrl {
@@ -88,15 +47,15 @@ impl DatabaseUrl {
     /// # Errors
     /// What is wrong with it, without any value from it.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
-        parse::parse(text, None)
+        parse::parse(text, &Defaults::default())
     }
 
-    /// The same, with the user to take where the URL names none; libpq takes the operating system's.
+    /// The same, with what counts where the URL is silent.
     ///
     /// # Errors
     /// What is wrong with it, without any value from it.
-    pub fn parse_with_default_user(text: &str, default_user: Option<&str>) -> Result<Self, UrlError> {
-        parse::parse(text, default_user)
+    pub fn parse_with(text: &str, defaults: &Defaults) -> Result<Self, UrlError> {
+        parse::parse(text, defaults)
     }
 
     /// A host name, an address without brackets, or the folder of a socket, which begins with `/`.
@@ -129,28 +88,22 @@ impl DatabaseUrl {
         &self.dbname
     }
 
-    /// How the connection is encrypted; `prefer` unless the URL says otherwise.
+    /// How the session is encrypted.
     #[must_use]
-    pub fn ssl_mode(&self) -> SslMode {
-        self.ssl_mode
+    pub fn ssl(&self) -> &Ssl {
+        &self.ssl
     }
 
-    /// File with the certificates of the authorities, or `system`.
+    /// Whether the host is the folder of a socket. There is no TLS then, whatever `sslmode` says: nothing is between.
     #[must_use]
-    pub fn ssl_root_cert(&self) -> Option<&str> {
-        self.ssl_root_cert.as_deref()
+    pub fn is_socket(&self) -> bool {
+        self.host.starts_with('/')
     }
 
-    /// File with the client's certificate.
+    /// Whether the host is this machine, by its name or its address.
     #[must_use]
-    pub fn ssl_cert(&self) -> Option<&str> {
-        self.ssl_cert.as_deref()
-    }
-
-    /// File with the client's key.
-    #[must_use]
-    pub fn ssl_key(&self) -> Option<&str> {
-        self.ssl_key.as_deref()
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<std::net::IpAddr>().is_ok_and(|it| it.is_loopback())
     }
 
     /// The settings of the session, by name and value.
@@ -159,7 +112,7 @@ impl DatabaseUrl {
         &self.options
     }
 
-    /// How long connecting may take, in seconds; zero is for ever. sqlx has no such option: the caller watches the clock.
+    /// How long connecting may take, in seconds; zero is for ever.
     #[must_use]
     pub fn connect_timeout(&self) -> Option<u32> {
         self.connect_timeout
@@ -177,12 +130,20 @@ impl DatabaseUrl {
         &self.given
     }
 
-    /// The URL for a command line, where everybody can read it: `PGPASSWORD` carries the password.
+    /// The URL for a command line, where everybody can read it: `PGPASSWORD` carries the password. Everything else is in it, so
+    /// that what uses it is protected as we are.
     #[must_use]
     pub fn without_password(&self) -> String {
-        let text = self.to_string().replacen(":***@", "@", 1);
-        let joint = if text.contains('?') { '&' } else { '?' };
-        format!("{text}{joint}sslmode={}", self.ssl_mode.as_str())
+        let mut text = self.to_string().replacen(":***@", "@", 1);
+        let timeout = self.connect_timeout.map(|it| it.to_string());
+        let others = [("options", &self.options_text), ("connect_timeout", &timeout)];
+        let others = others.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+        let ssl = self.ssl.parameters().into_iter().map(|(name, _, value)| (name, value));
+        for (name, value) in ssl.chain(others) {
+            let joint = if text.contains('?') { '&' } else { '?' };
+            text.push_str(&format!("{joint}{name}={}", percent_encode(&value)));
+        }
+        text
     }
 
     /// The same server and role, another database.
@@ -197,34 +158,32 @@ impl DatabaseUrl {
         self.host.eq_ignore_ascii_case(&other.host) && self.port == other.port && self.dbname == other.dbname
     }
 
-    /// The options of a connection. Nothing is taken from a password file; `PGSSLROOTCERT`, `PGSSLCERT`, `PGSSLKEY` and
-    /// `PGOPTIONS` in our own environment still count where the URL is silent, because sqlx reads them and has no way to
-    /// unset them.
+    /// The options of a connection. Nothing is taken from a password file; `PGOPTIONS` in our own environment still counts, because
+    /// sqlx reads it and has no way to unset it. TLS is not sqlx's: `outside/tls` makes it, as libpq would.
     #[must_use]
     pub fn connect_options(&self) -> PgConnectOptions {
-        let mut options = PgConnectOptions::new_without_pgpass()
+        let options = PgConnectOptions::new_without_pgpass()
             .host(&self.host)
             .port(self.port)
             .database(&self.dbname)
             // An empty password is sqlx's own stand-in for none; set here, it keeps out a `PGPASSWORD` meant for another server.
             .password(self.password.as_ref().map_or("", Secret::expose))
-            .ssl_mode(self.ssl_mode.for_sqlx())
+            .ssl_mode(PgSslMode::Disable)
             .application_name(self.application_name.as_deref().unwrap_or("migrate"))
             .options(self.options.iter().map(|(name, value)| (name, value)));
-        if let Some(user) = &self.user {
-            options = options.username(user);
+        match &self.user {
+            Some(user) => options.username(user),
+            None => options,
         }
-        // Without a file, sqlx takes the authorities of the system.
-        if let Some(file) = self.ssl_root_cert.as_deref().filter(|it| *it != "system") {
-            options = options.ssl_root_cert(file);
-        }
-        if let Some(file) = &self.ssl_cert {
-            options = options.ssl_client_cert(file);
-        }
-        if let Some(file) = &self.ssl_key {
-            options = options.ssl_client_key(file);
-        }
-        options
+    }
+
+    /// The options of a session of ours, as `application`.
+    #[must_use]
+    pub fn session_options(&self, application: &str) -> PgConnectOptions {
+        // Networks drop a connection on which nothing is said for ten minutes: the server is asked to probe it every minute.
+        let settings =
+            [("tcp_keepalives_idle", "60"), ("tcp_keepalives_interval", "10"), ("client_min_messages", "warning")];
+        self.connect_options().application_name(application).options(settings).disable_statement_logging()
     }
 
     /// The environment of a child that uses libpq, such as `pg_dump`. The password is in it: it goes to the child and nowhere
@@ -237,15 +196,14 @@ impl DatabaseUrl {
             ("PGUSER", self.user.clone()),
             ("PGDATABASE", Some(self.dbname.clone())),
             ("PGPASSWORD", self.password.as_ref().map(|it| it.expose().to_owned())),
-            ("PGSSLMODE", Some(self.ssl_mode.as_str().to_owned())),
-            ("PGSSLROOTCERT", self.ssl_root_cert.clone()),
-            ("PGSSLCERT", self.ssl_cert.clone()),
-            ("PGSSLKEY", self.ssl_key.clone()),
+            // A ticket of Kerberos that happens to lie about would go before TLS, and we have none.
+            ("PGGSSENCMODE", Some("disable".to_owned())),
             ("PGCONNECT_TIMEOUT", self.connect_timeout.map(|it| it.to_string())),
             ("PGOPTIONS", self.options_text.clone()),
             ("PGAPPNAME", self.application_name.clone()),
         ];
-        always.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+        let ssl = self.ssl.parameters().into_iter().map(|(_, variable, value)| (variable, Some(value)));
+        always.into_iter().chain(ssl).filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
 }
 
@@ -281,255 +239,4 @@ pub(crate) fn percent_encode(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// `host port user password dbname`, and whatever else is set.
-    fn fields(url: &DatabaseUrl) -> String {
-        let password = url.password().map_or("-", Secret::expose);
-        let mut text =
-            format!("{} {} {} {password} {}", url.host(), url.port(), url.user().unwrap_or("-"), url.dbname());
-        let rest = [
-            ("ssl", Some(url.ssl_mode().as_str()).filter(|it| *it != "prefer").map(str::to_owned)),
-            ("root", url.ssl_root_cert().map(str::to_owned)),
-            ("cert", url.ssl_cert().map(str::to_owned)),
-            ("key", url.ssl_key().map(str::to_owned)),
-            ("timeout", url.connect_timeout().map(|it| it.to_string())),
-            ("app", url.application_name().map(str::to_owned)),
-            ("options", Some(url.options()).filter(|it| !it.is_empty()).map(|it| format!("{it:?}"))),
-        ];
-        text.extend(rest.into_iter().filter_map(|(name, value)| Some(format!(" {name}={}", value?))));
-        text
-    }
-
-    #[track_caller]
-    fn good(text: &str, expected: &str) {
-        let url = DatabaseUrl::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-        assert_eq!(fields(&url), expected, "{text}");
-        // What is shown is itself a URL of the same place.
-        let shown = url.to_string().replace(":***@", "@");
-        assert!(DatabaseUrl::parse(&shown).is_ok_and(|it| it.same_place(&url)), "{text}: {shown}");
-    }
-
-    #[track_caller]
-    fn bad(text: &str, expected: &str) {
-        let error = DatabaseUrl::parse(text).expect_err(text);
-        assert_eq!(error.to_string(), expected, "{text}");
-        let help = miette::Diagnostic::help(&error).expect("help").to_string();
-        let all = format!("{error} {error:?} {help}");
-        for secret in ["hunter2", "hun", "ter2"] {
-            assert!(!all.contains(secret), "{text}: {all}");
-        }
-    }
-
-    #[test]
-    fn schemes() {
-        good("postgresql://u:p@h/d", "h 5432 u p d");
-        good("postgres://u:p@h/d", "h 5432 u p d");
-        good("postgresql+asyncpg://u:p@h/d", "h 5432 u p d");
-        good("postgresql+psycopg://u:p@h/d", "h 5432 u p d");
-        good("postgresql+psycopg2://u:p@h/d", "h 5432 u p d");
-        good("postgresql+pg8000://u:p@h/d", "h 5432 u p d");
-        good("postgres+asyncpg://u:p@h/d", "h 5432 u p d");
-        for text in ["", "h/d", "mysql://u:hunter2@h/d", "postgresql:u:hunter2@h/d", "jdbc:postgresql://h/d"] {
-            bad(text, "the URL does not begin with `postgresql://`");
-        }
-        bad("postgresql+://u:hunter2@h/d", "the URL does not begin with `postgresql://`");
-        bad("host=h password=hunter2 dbname=d", "the URL does not begin with `postgresql://`");
-        bad("${MOBIUS_DATABASE_URL}", "the URL does not begin with `postgresql://`");
-        bad("postgresql://u:hunter2@h/d\n", "the URL begins or ends with white space");
-    }
-
-    #[test]
-    fn hosts_and_ports() {
-        good("postgresql://h/d", "h 5432 - - d");
-        good("postgresql://h:6432/d", "h 6432 - - d");
-        good("postgresql://h:/d", "h 5432 - - d");
-        good("postgresql://h?dbname=d", "h 5432 - - d");
-        good("postgresql://10.0.0.7:1/d", "10.0.0.7 1 - - d");
-        good("postgresql://u:p@[::1]:6432/d", "::1 6432 u p d");
-        good("postgresql://[2001:db8::7]/d", "2001:db8::7 5432 - - d");
-        good("postgresql://[fe80::1%25eth0]/d?port=7", "fe80::1%eth0 7 - - d");
-        good("postgresql:///d?host=/run/postgresql", "/run/postgresql 5432 - - d");
-        good("postgresql://%2Frun%2Fpostgresql/d", "/run/postgresql 5432 - - d");
-        good("postgresql://u:p@/d?host=/cloudsql/p-1:europe-west1:i", "/cloudsql/p-1:europe-west1:i 5432 u p d");
-        good(
-            "postgresql://u:p@/d?host=%2Fcloudsql%2Fp-1%3Aeurope-west1%3Ai",
-            "/cloudsql/p-1:europe-west1:i 5432 u p d",
-        );
-        good("postgresql+asyncpg://u:p@/d?host=/cloudsql/p:r:i&port=6432", "/cloudsql/p:r:i 6432 u p d");
-        // The query comes last and wins, as in libpq.
-        good("postgresql://u:p@h:1/d?host=g&port=2&user=v&password=q&dbname=e", "g 2 v q e");
-        good("postgresql:///?host=h&dbname=d", "h 5432 - - d");
-        bad("postgresql://u:hunter2@/d", "the URL names no host");
-        bad("postgresql:///d", "the URL names no host");
-        bad("postgresql:///d?host=", "the URL names no host");
-        bad("postgresql://g,h/d", "the URL names several hosts");
-        bad("postgresql://u:hunter2@g:1,h:2/d", "the URL names several hosts");
-        bad("postgresql://[::1],h/d", "the URL names several hosts");
-        bad("postgresql:///d?host=g,h", "the URL names several hosts");
-        bad("postgresql:///d?host=g&host=h", "the URL names several hosts");
-        bad("postgresql://h:x/d", "the URL's port is not a number from 1 to 65535");
-        bad("postgresql://h:0/d", "the URL's port is not a number from 1 to 65535");
-        bad("postgresql://h:65536/d", "the URL's port is not a number from 1 to 65535");
-        bad("postgresql://h/d?port=-1", "the URL's port is not a number from 1 to 65535");
-        bad("postgresql://[::1/d", "the URL's `[…]` is not an IPv6 address");
-        bad("postgresql://[::g]/d", "the URL's `[…]` is not an IPv6 address");
-        bad("postgresql://[::1]x/d", "the URL's `[…]` is not an IPv6 address");
-        bad("postgresql:///d?host=run/postgresql", "the URL's host holds a character that no host name has");
-        bad("postgresql:///d?host=h:5432", "the URL's host holds a character that no host name has");
-        bad("postgresql://u:hunter2@h", "the URL names no database");
-        bad("postgresql://u:hunter2@h/", "the URL names no database");
-        bad("postgresql://u:hunter2@h/?sslmode=require", "the URL names no database");
-    }
-
-    #[test]
-    fn users_and_passwords() {
-        good("postgresql://u@h/d", "h 5432 u - d");
-        good("postgresql://u:@h/d", "h 5432 u - d");
-        good("postgresql://:p@h/d", "h 5432 - p d");
-        good("postgresql://@h/d", "h 5432 - - d");
-        good("postgresql://u:p:q@h/d", "h 5432 u p:q d");
-        good("postgresql://u:a$b!c&d#e*f(g)h?i=j@h/d", "h 5432 u a$b!c&d#e*f(g)h?i=j d");
-        good("postgresql://u:$ecret@h/d", "h 5432 u $ecret d");
-        good("postgresql://u:$PASSWORD@h/d", "h 5432 u $PASSWORD d");
-        good("postgresql://u:a b<c>[d]{e}@h/d", "h 5432 u a b<c>[d]{e} d");
-        good("postgresql://u:+%2B%20%25%40%2F%3a@h/d", "h 5432 u ++ %@/: d");
-        good("postgresql://a%40b:%C3%BC@h/%C3%BC%3F", "h 5432 a@b ü ü?");
-        good("postgresql://h/d?user=a@b", "h 5432 a@b - d");
-        bad("postgresql://u:hun@ter2@h/d", "the URL's host holds an `@`");
-        bad("postgresql://u:hun/ter2@h/d", "a `/` stands before the URL's `@`");
-        bad("postgresql://u:@hunter2/@h/d", "a `/` stands before the URL's `@`");
-        bad("postgresql://u:?@hunter2/@h/d", "a `/` stands before the URL's `@`");
-        bad("postgresql:///d@b?host=/run/postgresql", "a `/` stands before the URL's `@`");
-        bad("postgresql://u:1/hunter2?ter2=x@h/d", "a `/` stands before the URL's `@`");
-        bad("postgresql://u:100%hunter2@h/d", "a `%` in the URL's password does not begin a valid escape");
-        bad("postgresql://u:hunter2%@h/d", "a `%` in the URL's password does not begin a valid escape");
-        bad("postgresql://u:hunter2%00@h/d", "a `%` in the URL's password does not begin a valid escape");
-        bad("postgresql://u:hunter2%FF@h/d", "a `%` in the URL's password does not begin a valid escape");
-        bad("postgresql://u:hunter2@h/%zz", "a `%` in the URL's database does not begin a valid escape");
-    }
-
-    #[test]
-    fn placeholders() {
-        for text in ["[YOUR-PASSWORD]", "<password>", "{password}", "{{ db.password }}", "__PASSWORD__", "${PASSWORD}"]
-        {
-            bad(&format!("postgresql://u:{text}@h/d"), "the URL's password is a placeholder that was never replaced");
-            bad(&format!("postgresql://{text}:hunter2@h/d"), "the URL's user is a placeholder that was never replaced");
-            bad(&format!("postgresql://u:hunter2@{text}/d"), "the URL's host is a placeholder that was never replaced");
-            let host = format!("postgresql://u:hunter2@/d?host=/cloudsql/{text}");
-            bad(&host, "the URL's host is a placeholder that was never replaced");
-        }
-        bad("postgresql://u:$(PASSWORD)@h/d", "the URL's password is a placeholder that was never replaced");
-        bad("postgresql://u:%(password)s@h/d", "the URL's password is a placeholder that was never replaced");
-        bad("postgresql://u:%3Cpassword%3E@h/d", "the URL's password is a placeholder that was never replaced");
-        bad("postgresql://h/d?password=<password>", "the URL's password is a placeholder that was never replaced");
-        bad("postgresql://u:hunter2@<host>:5432/d", "the URL's host is a placeholder that was never replaced");
-    }
-
-    #[test]
-    fn parameters() {
-        for mode in SslMode::ALL.map(SslMode::as_str) {
-            let expected = if mode == "prefer" { String::new() } else { format!(" ssl={mode}") };
-            good(&format!("postgresql://h/d?sslmode={mode}"), &format!("h 5432 - - d{expected}"));
-            good(&format!("postgresql+asyncpg://h/d?ssl={mode}"), &format!("h 5432 - - d{expected}"));
-        }
-        good("postgresql://h/d?ssl=true", "h 5432 - - d ssl=require");
-        good(
-            "postgresql://h/d?sslmode=verify-full&sslrootcert=/a/b.crt&sslcert=%2Fc&sslkey=/k",
-            "h 5432 - - d ssl=verify-full root=/a/b.crt cert=/c key=/k",
-        );
-        good("postgresql://h/d?connect_timeout=10&application_name=my%20app", "h 5432 - - d timeout=10 app=my app");
-        good(
-            "postgresql://h/d?options=-c%20search_path%3Da\\%20b%20--lock-timeout%3D4s%20-cgeqo%3Doff",
-            r#"h 5432 - - d options=[("search_path", "a b"), ("lock_timeout", "4s"), ("geqo", "off")]"#,
-        );
-        good("postgresql://h/d?&sslmode=require&", "h 5432 - - d ssl=require");
-        bad("postgresql://h/d?sslmode=on", "the URL's `sslmode` is not an SSL mode");
-        bad("postgresql://h/d?ssl=1", "the URL's `ssl` is not an SSL mode");
-        bad("postgresql://h/d?connect_timeout=soon", "the URL's `connect_timeout` is not a number of seconds");
-        bad("postgresql://h/d?options=-d%205", "the URL's `options` are not settings");
-        bad("postgresql://h/d?options=-c", "the URL's `options` are not settings");
-        bad("postgresql://h/d?options=-c%20geqo", "the URL's `options` are not settings");
-        bad("postgresql://h/d?options=-c%20a=b", "a parameter of the URL holds a second `=`");
-        bad("postgresql://h/d?sslmode", "a parameter of the URL has no `=`");
-        bad("postgresql://h/d?pool_size=3", "the URL has the parameter `pool_size`, which migrate does not know");
-        bad("postgresql://h/d?SSLMODE=require", "the URL has a parameter that migrate does not know");
-        bad("postgresql://h/d?a=b?c=d", "a parameter of the URL holds a second `=`");
-    }
-
-    #[test]
-    fn what_is_shown_never_holds_the_password() {
-        let url = DatabaseUrl::parse("postgresql://u:hunter2@[::1]:7/d%20e?sslmode=require").expect("a URL");
-        assert_eq!(url.to_string(), "postgresql://u:***@[::1]:7/d%20e");
-        assert_eq!(format!("{url:?}"), "DatabaseUrl(postgresql://u:***@[::1]:7/d%20e)");
-        let socket = DatabaseUrl::parse("postgresql://u:hunter2@/d?host=/cloudsql/p:r:i&port=7").expect("a URL");
-        assert_eq!(socket.to_string(), "postgresql://u:***@/d?host=/cloudsql/p:r:i&port=7");
-    }
-
-    #[test]
-    fn a_user_comes_from_the_url_or_from_the_default() {
-        let parse = |text| DatabaseUrl::parse_with_default_user(text, Some("me")).expect("a URL");
-        assert_eq!(parse("postgresql://h/d").user(), Some("me"));
-        assert_eq!(parse("postgresql://you@h/d").user(), Some("you"));
-    }
-
-    #[test]
-    fn another_database_of_the_same_server() {
-        let url = DatabaseUrl::parse("postgresql://u:hunter2@h:7/d?sslmode=require").expect("a URL");
-        let other = url.with_dbname("postgres");
-        assert_eq!(fields(&other), "h 7 u hunter2 postgres ssl=require");
-        assert!(!other.same_place(&url) && other.with_dbname("d").same_place(&url));
-    }
-
-    #[test]
-    fn the_options_of_a_connection() {
-        let options =
-            DatabaseUrl::parse("postgresql://u:p@h:7/d?sslmode=verify-ca&options=-c%20geqo%3Doff").expect("a URL");
-        let options = options.connect_options();
-        assert_eq!((options.get_host(), options.get_port(), options.get_username()), ("h", 7, "u"));
-        assert_eq!((options.get_database(), options.get_options()), (Some("d"), Some("-c geqo=off")));
-        assert!(matches!(options.get_ssl_mode(), PgSslMode::VerifyCa));
-        let socket = DatabaseUrl::parse("postgresql:///d?host=/run/postgresql").expect("a URL").connect_options();
-        assert_eq!((socket.get_host(), socket.get_socket()), ("/run/postgresql", None));
-        assert!(matches!(socket.get_ssl_mode(), PgSslMode::Prefer));
-    }
-
-    #[test]
-    fn the_environment_of_a_child() {
-        let env = |text| DatabaseUrl::parse(text).expect("a URL").libpq_env();
-        let pairs = |text| env(text).iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
-        assert_eq!(
-            pairs("postgresql:///d?host=/run/postgresql"),
-            ["PGHOST=/run/postgresql", "PGPORT=5432", "PGDATABASE=d", "PGSSLMODE=prefer"]
-        );
-        let all = "postgresql://u:p%40@h:7/d?sslmode=require&sslrootcert=r&sslcert=c&sslkey=k&connect_timeout=5\
-                   &options=-c%20a%3Db&application_name=n";
-        let expected = "PGHOST=h PGPORT=7 PGUSER=u PGDATABASE=d PGPASSWORD=p@ PGSSLMODE=require PGSSLROOTCERT=r PGSSLCERT=c \
-                        PGSSLKEY=k PGCONNECT_TIMEOUT=5 PGOPTIONS=-c a=b PGAPPNAME=n";
-        assert_eq!(pairs(all).join(" "), expected);
-    }
-
-    proptest! {
-        #[test]
-        fn any_password_survives_encoding(password in "\\PC{1,20}") {
-            let text = format!("postgresql://u:{}@h/d", percent_encode(&password));
-            match DatabaseUrl::parse(&text) {
-                Ok(url) => prop_assert_eq!(url.password().map(Secret::expose), Some(password.as_str())),
-                Err(error) => prop_assert_eq!(error, UrlError::Placeholder("password")),
-            }
-        }
-
-        #[test]
-        fn no_error_holds_a_password_however_it_is_written(before in "[:/@?#&=%\\[\\]]{0,3}", after in "[:/@?#&=%\\[\\]]{0,3}") {
-            let text = format!("postgresql://user:{before}hunter2{after}@host:5432/db?sslmode=require");
-            let shown = match DatabaseUrl::parse(&text) {
-                Ok(url) => format!("{url} {url:?}"),
-                Err(error) => format!("{error} {error:?}"),
-            };
-            prop_assert!(!shown.contains("hunter2"), "{}: {}", text, shown);
-        }
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::secret::Secret;
+use crate::crash;
 
 /// Why it was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,9 @@ pub async fn post(url: &Secret, json: String, timeout: Duration) -> Result<(), W
     };
     let client = reqwest::Client::builder().timeout(timeout).build().map_err(unreached)?;
     let request = client.post(url.expose()).header("content-type", "application/json").body(json);
-    let status = request.send().await.map_err(unreached)?.status();
+    crash::point("web before", "POST");
+    let sent = request.send().await;
+    crash::point("web after", "POST");
+    let status = sent.map_err(unreached)?.status();
     if status.is_success() { Ok(()) } else { Err(WebError::Refused(status.as_u16())) }
 }

@@ -10,7 +10,7 @@ use super::problem::{PlanError, Problem, Source};
 use super::{Database, check};
 use crate::names::{DatabaseName, TargetName};
 use crate::outside::encryption::Recipient;
-use crate::outside::url::{DatabaseUrl, percent_encode};
+use crate::outside::url::{DatabaseUrl, Defaults, percent_encode};
 
 /// The variables that a plan may refer to. Always passed in, so that tests and rehearsals choose them.
 pub(super) type Environment = BTreeMap<String, String>;
@@ -58,8 +58,7 @@ impl PlanFile {
     ) -> Result<DatabaseUrl, PlanError> {
         let needed_by = format!("database `{name}` of target `{target}`");
         let text = expand(&self.source, template, &needed_by, env)?;
-        let user = ["PGUSER", "USER", "LOGNAME"].iter().find_map(|name| env.get(*name).filter(|it| !it.is_empty()));
-        DatabaseUrl::parse_with_default_user(&text, user.map(String::as_str))
+        DatabaseUrl::parse_with(&text, &Defaults::of(env))
             .map_err(|error| PlanError::new(&self.source, template.span(), Problem::Url { needed_by, error }))
     }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::check::unsupported;
 use super::file::PlanFile;
 use super::problem::{PlanError, Problem};
 use super::programs::sounds_secret;
@@ -26,9 +25,9 @@ pub enum Moment {
     Success,
     /// A release that had begun failed.
     Failure,
-    /// Writes are fenced off.
+    /// Databases are about to be cut off from whoever uses them.
     Freeze,
-    /// They are not any more.
+    /// They can be reached again.
     Unfreeze,
 }
 
@@ -77,10 +76,6 @@ pub enum Call {
 /// What must hold of the hooks.
 pub(super) fn consistent(plan: &PlanFile) -> Result<(), PlanError> {
     plan.hooks.iter().try_for_each(|it| {
-        let on = *it.on.get_ref();
-        if matches!(on, Moment::Freeze | Moment::Unfreeze) {
-            return Err(unsupported(&plan.source, it.on.span(), format!("a hook on `{}`", on.word())));
-        }
         let wrong = |message: String, help: &str, span| {
             let problem = Problem::Value { place: "a hook".into(), message, help: help.to_owned() };
             Err(PlanError::new(&plan.source, span, problem))

@@ -54,6 +54,14 @@ impl PlanError {
         Self::Invalid(Box::new(Invalid { problem, source: source.clone(), span: None }))
     }
 
+    /// Whether another version of the program may read it: the plan is of another version, or says what this one does not know.
+    #[must_use]
+    pub fn is_of_another_version(&self) -> bool {
+        use Problem::{Type, UnknownKey, Unsupported, Version, Word};
+        let Self::Invalid(it) = self else { return false };
+        matches!(it.problem, Version { .. } | UnknownKey { .. } | Type { .. } | Word { .. } | Unsupported { .. })
+    }
+
     /// Where it is, as `plans/production.toml:12:8`, for renderings without the labelled source. None if the error is about
     /// no place in the plan file.
     #[must_use]

@@ -16,7 +16,7 @@ use crate::kind::command::{self, Command};
 use crate::kind::program::Surroundings;
 use crate::kind::python::{self, Python};
 use crate::outside::secret::Secret;
-use crate::outside::url::{DatabaseUrl, percent_encode};
+use crate::outside::url::{DatabaseUrl, VARIABLES, percent_encode};
 
 /// What a step's program finds in its environment although the step does not say so.
 const PASSED_ON: [&str; 3] = ["PATH", "HOME", "LANG"];
@@ -99,7 +99,8 @@ impl Scope<'_> {
 
     fn surroundings(&self, setting: &SettingKeys) -> Result<Surroundings, PlanError> {
         let mut env: BTreeMap<String, Secret> = BTreeMap::new();
-        for name in PASSED_ON {
+        // A program that uses libpq protects its sessions as our environment says, where its URL is silent.
+        for name in PASSED_ON.into_iter().chain(VARIABLES.map(|(variable, _)| variable)) {
             env.extend(self.all.get(name).map(|value| (name.to_owned(), Secret::new(value))));
         }
         env.entry("LANG".into()).or_insert_with(|| Secret::new("C.UTF-8"));

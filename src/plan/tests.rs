@@ -153,10 +153,6 @@ fn hooks_do_one_thing_and_put_no_secret_among_arguments() {
 #[test]
 fn words_of_the_contract_that_are_not_built_yet() {
     check("[run]\nfreeze = \"read_only\"", "7: `freeze = \"read_only\"` is not supported by this version of migrate");
-    for word in ["freeze", "unfreeze"] {
-        let expected = format!("7: a hook on `{word}` is not supported by this version of migrate");
-        check(&format!("[[hooks]]\non = \"{word}\"\nargv = [\"true\"]"), &expected);
-    }
     for kind in ["sql", "http", "command", "git"] {
         let expected = format!("8: a check of kind `{kind}` is not supported by this version of migrate");
         check(&format!("[[checks]]\nname = \"x\"\nkind = \"{kind}\"\nurl = \"https://example.org\""), &expected);

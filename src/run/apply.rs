@@ -22,6 +22,7 @@ use crate::world::World;
 
 use super::choose::Asked;
 use super::doctor;
+use super::freeze::Told;
 use super::going_on::settled;
 use super::hooks;
 use super::keep::{self, Keeping};
@@ -227,7 +228,7 @@ impl Release<'_> {
             moments.insert(0, Moment::Rollback);
         }
         for on in moments {
-            hooks::call(self.world, &self.plan.hooks, on, &self.plan.name, report).await;
+            hooks::call(self.world, self.plan, on, None, report).await;
         }
         failure
     }
@@ -314,7 +315,8 @@ impl Release<'_> {
             if !self.so_far.begun {
                 let wanted: Vec<&Database> =
                     databases.iter().copied().filter(|it| !self.so_far.standbys.contains(&it.name)).collect();
-                let copied = standby::make_all(self.world, self.journal, &wanted, self.so_far.again, report).await;
+                let told = Told { world: self.world, journal: self.journal, plan: self.plan };
+                let copied = standby::make_all(&told, &wanted, self.so_far.again, report).await;
                 copied.map_err(standby::failure)?;
             }
             locks.still_held().await.or_blame(Blame::Busy)?;
@@ -395,7 +397,7 @@ impl Release<'_> {
             message: Some(why),
             save_writes: None,
             checks: None,
-            hooks: None,
+            hooks: self.plan,
         };
         rollback::carry_back(self.world, self.store, self.journal, &self.plan.databases, &request, report).await
     }

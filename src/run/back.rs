@@ -27,6 +27,7 @@ use crate::snapshot::{self, SnapshotError, prove};
 use crate::world::World;
 
 use super::choose::{Asked, Choice, Exchange, Seen, SnapshotSeen, StandbySeen, choose};
+use super::freeze::Told;
 use super::report::RunReport;
 use super::roles;
 use super::rollback::{Request, RollbackError};
@@ -90,15 +91,35 @@ impl<'a> Back<'a> {
         }
         let mut ready = self.restore_all(world, journal, manifests, &Effort::of(request.settings)).await?;
         ready.extend(by(Exchange::Standby).filter_map(|it| standby(it.state)));
-        if let Some(recipients) = request.save_writes {
-            self.save_writes(world, journal, &ready, recipients, report).await?;
-        }
-        world.tell(Event::Stage(Stage::Swap));
-        self.swap_all(world, journal, &ready, report).await?;
+        self.exchange(world, journal, request, &ready, report).await?;
         roles::tell(&self.subject, world, "Roles are in no snapshot", report).await?;
         self.subject.end(journal, request, &names).await?;
         let back = report.databases.iter().filter(|it| it.rolled_back && it.via != Some("down"));
         Ok(back.map(|it| it.name.clone()).collect())
+    }
+
+    /// Saves what was written since, if that is wanted, and exchanges, between the plan's hooks on freeze and unfreeze. One on freeze
+    /// that fails is no reason to stay.
+    async fn exchange(
+        &self,
+        world: &World,
+        journal: &Journal,
+        request: &Request<'_>,
+        ready: &[Ready],
+        report: &mut RunReport,
+    ) -> Result<(), RollbackError> {
+        let told = Told { world, journal, plan: request.hooks };
+        let frozen = told.freeze(ready.iter().map(|it| it.name.clone()).collect(), report).await?;
+        let exchanged = async {
+            if let Some(recipients) = request.save_writes {
+                self.save_writes(world, journal, ready, recipients, report).await?;
+            }
+            world.tell(Event::Stage(Stage::Swap));
+            self.swap_all(world, journal, ready, report).await
+        };
+        let exchanged = exchanged.await;
+        let unfrozen = told.unfreeze(frozen, report).await;
+        exchanged.and(unfrozen.map_err(RollbackError::from))
     }
 
     /// The databases that have to go back, those that the run changed, and how each will. Where only the database knows, it is

@@ -10,7 +10,8 @@ use crate::names::DatabaseName;
 use crate::plan::Step;
 use crate::sql::checksum::checksum;
 
-use super::step::{Context, Partly, StepError, told_of_retries};
+use super::file_step::told_of_retries;
+use super::step::{Context, Partly, StepError};
 
 async fn open<'a>(context: &Context<'a>, database: &DatabaseName) -> Partly<CopyEnd<'a>> {
     let opened = CopyEnd::open(&context.plan.databases[database].url, &context.application()).await;

@@ -14,6 +14,7 @@ use crate::outside::clock;
 use crate::outside::postgres::{MAINTENANCE, PgError, Server, connect};
 use crate::outside::secret::Secret;
 use crate::outside::store::Store;
+use crate::outside::url::SslMode;
 use crate::plan::{Database, Plan, Step};
 use crate::world::World;
 
@@ -97,7 +98,8 @@ pub async fn preflight(
     }
     let place = |it: &Finding| it.database.as_ref().map_or_else(String::new, |name| format!("{name}: "));
     let failed = bad.iter().map(|it| format!("{}{}", place(it), it.detail)).collect();
-    let help: Vec<String> = bad.iter().filter_map(|it| it.help.clone()).collect();
+    let mut help: Vec<String> = bad.iter().filter_map(|it| it.help.clone()).collect();
+    help.dedup();
     Err(Failure::untouched(Blame::Work, NotReady { failed, help: help.join("\n") }))
 }
 
@@ -207,7 +209,8 @@ fn unreachable(database: &Database, error: &impl miette::Diagnostic) -> Finding 
 /// An error as a finding, with its cause and its help.
 fn explained(name: &'static str, error: &impl miette::Diagnostic) -> Finding {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    let help = error.help().map_or_else(|| "Look at the cause.".to_owned(), |help| help.to_string());
+    let help = error.help().or_else(|| error.diagnostic_source()?.help()).map(|help| help.to_string());
+    let help = help.unwrap_or_else(|| "Look at the cause.".to_owned());
     finding(name, None, Some((format!("{error}{cause}"), help)), "")
 }
 
@@ -277,11 +280,29 @@ async fn database_findings(
         Ok((needs, session)) => {
             let asked = [privileges(&needs, database), extensions(&needs, database)].concat();
             let rest = asked.into_iter().chain([connections(needs.free, database)]);
-            let findings = programs.into_iter().chain([not_maintenance(database)]).chain(rest).collect();
+            let alone = [not_maintenance(database), protection(&needs, database)];
+            let findings = programs.into_iter().chain(alone).chain(rest).collect();
             (findings, Some(Ready::new(needs.roles, needs.pid, session)))
         }
         Err(error) => (vec![unreachable(database, &error)], None),
     }
+}
+
+/// How the session is protected, which nobody should have to guess.
+fn protection(needs: &Needs, database: &Database) -> Finding {
+    let (url, ssl) = (&database.url, database.url.ssl());
+    let mode = ssl.mode.as_str();
+    let verified = match ssl.mode {
+        _ if ssl.trusted_file().is_none() => "it is not verified who the server is".to_owned(),
+        SslMode::VerifyFull => format!("the server's certificate is verified, and is for {}", url.host()),
+        _ => "the server's certificate is verified".to_owned(),
+    };
+    let fine = match &needs.tls {
+        Some(version) => format!("sessions are encrypted with {version}; {verified} (sslmode={mode})"),
+        None if url.is_socket() => "sessions go through a socket of this machine".to_owned(),
+        None => format!("sessions are not encrypted (sslmode={mode})"),
+    };
+    finding("session", Some(database), None, fine)
 }
 
 /// Locks are held in the maintenance database, and databases are renamed from it: it cannot be swapped itself.

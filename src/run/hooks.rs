@@ -1,17 +1,18 @@
-//! The hooks of a plan, called once something has happened. One that fails is reported, and changes nothing: databases that went
-//! back stay where they are.
+//! The hooks of a plan, called once something has happened, or, on `freeze` and `unfreeze` (`freeze.rs`), around it. One that fails
+//! is reported, and changes nothing: databases that went back stay where they are.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde::Serialize;
-use serde_json::json;
 
 use crate::event::Event;
+use crate::names::DatabaseName;
 use crate::outside::child::{self, Program};
 use crate::outside::interrupt::Interrupt;
 use crate::outside::secret::Secret;
 use crate::outside::web;
+use crate::plan::Plan;
 use crate::plan::hooks::{Call, Hook, Moment};
 use crate::world::World;
 
@@ -23,7 +24,7 @@ const PASSED_ON: [&str; 3] = ["PATH", "HOME", "LANG"];
 /// What became of a hook.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HookReport {
-    /// `rollback`, `success`, `failure`.
+    /// `rollback`, `success`, `failure`, `freeze`, `unfreeze`.
     pub on: &'static str,
     /// The program, or `http`.
     pub what: String,
@@ -36,44 +37,92 @@ pub struct HookReport {
     pub seconds: f64,
 }
 
-/// Calls the hooks of a moment, in the order of the plan, and puts what became of them into the report.
-pub(super) async fn call(world: &World, hooks: &[Hook], on: Moment, plan: &str, report: &mut RunReport) {
-    for hook in hooks.iter().filter(|it| it.on == on) {
+/// Calls the hooks of a moment, in the order of the plan, puts what became of them into the report, and gives what failed.
+/// `about` are the databases that are spoken of; none: all of the run.
+pub(super) async fn call(
+    world: &World,
+    plan: &Plan,
+    on: Moment,
+    about: Option<&[DatabaseName]>,
+    report: &mut RunReport,
+) -> Vec<String> {
+    let facts = Facts::new(plan, on, about, report);
+    let mut failures = Vec::new();
+    for hook in plan.hooks.iter().filter(|it| it.on == on) {
         let begun = Instant::now();
         let what = match &hook.call {
             Call::Program { argv, .. } => argv.first().cloned().unwrap_or_default(),
             Call::Http { .. } => "http".into(),
         };
-        let detail = one(world, hook, plan, report).await.err();
+        let detail = one(world, hook, &facts).await.err();
         world.tell(Event::Hooked { on: on.word(), what: what.clone(), failed: detail.clone() });
+        failures.extend(detail.as_ref().map(|why| format!("{what}: {why}")));
         let outcome = if detail.is_none() { "passed" } else { "failed" };
         report.hooks.push(HookReport { on: on.word(), what, outcome, detail, seconds: begun.elapsed().as_secs_f64() });
     }
+    failures
 }
 
-async fn one(world: &World, hook: &Hook, plan: &str, report: &RunReport) -> Result<(), String> {
-    let run = report.run.as_ref().map(ToString::to_string).unwrap_or_default();
-    let outcome = report.outcome.map_or("halted", crate::journal::entry::Outcome::word);
-    let back: Vec<String> = report.databases.iter().filter(|it| it.rolled_back).map(|it| it.name.to_string()).collect();
+/// What a hook is told.
+#[derive(Serialize)]
+struct Facts {
+    on: &'static str,
+    run: String,
+    plan: String,
+    target: String,
+    /// None where nobody knows it yet.
+    outcome: Option<&'static str>,
+    databases: Vec<String>,
+    rolled_back: Vec<String>,
+}
+
+impl Facts {
+    fn new(plan: &Plan, on: Moment, about: Option<&[DatabaseName]>, report: &RunReport) -> Self {
+        let outcome = match on {
+            Moment::Freeze | Moment::Unfreeze => None,
+            Moment::Rollback | Moment::Success | Moment::Failure => {
+                Some(report.outcome.map_or("halted", crate::journal::entry::Outcome::word))
+            }
+        };
+        let all = || report.databases.iter().map(|it| it.name.to_string()).collect();
+        let back = report.databases.iter().filter(|it| it.rolled_back);
+        Self {
+            on: on.word(),
+            run: report.run.as_ref().map(ToString::to_string).unwrap_or_default(),
+            plan: plan.name.clone(),
+            target: report.target.to_string(),
+            outcome,
+            databases: about.map_or_else(all, |names| names.iter().map(ToString::to_string).collect()),
+            rolled_back: back.map(|it| it.name.to_string()).collect(),
+        }
+    }
+
+    /// As a program finds them in its environment.
+    fn variables(&self) -> impl Iterator<Item = (String, Secret)> {
+        let facts = [
+            ("ON", self.on.to_owned()),
+            ("RUN", self.run.clone()),
+            ("TARGET", self.target.clone()),
+            ("OUTCOME", self.outcome.unwrap_or_default().to_owned()),
+            ("DATABASES", self.databases.join(" ")),
+            ("ROLLED_BACK", self.rolled_back.join(" ")),
+        ];
+        facts.into_iter().map(|(name, value)| (format!("MIGRATE_{name}"), Secret::new(value)))
+    }
+}
+
+async fn one(world: &World, hook: &Hook, facts: &Facts) -> Result<(), String> {
     match &hook.call {
         Call::Http { url } => {
             let url = Secret::new(expand(url, &world.env)?);
-            let body = json!({
-                "on": hook.on.word(), "run": run, "plan": plan, "target": report.target, "outcome": outcome,
-                "rolled_back": back,
-            });
-            web::post(&url, body.to_string(), hook.timeout).await.map_err(|error| error.to_string())
+            let body = serde_json::to_string(facts).expect("facts have no map with keys that are not text");
+            web::post(&url, body, hook.timeout).await.map_err(|error| error.to_string())
         }
         Call::Program { argv, env } => {
-            let mut given: BTreeMap<String, Secret> = BTreeMap::new();
+            let mut given: BTreeMap<String, Secret> = facts.variables().collect();
             for name in PASSED_ON {
                 given.extend(world.env.get(name).map(|value| (name.to_owned(), Secret::new(value))));
             }
-            let target = report.target.to_string();
-            let facts = [("ON", hook.on.word()), ("RUN", &run), ("TARGET", &target), ("OUTCOME", outcome)];
-            let facts = facts.map(|(name, value)| (format!("MIGRATE_{name}"), Secret::new(value)));
-            given.extend(facts);
-            given.insert("MIGRATE_ROLLED_BACK".into(), Secret::new(back.join(" ")));
             let mut secrets = Vec::new();
             for (name, template) in env {
                 let value = Secret::new(expand(template, &world.env)?);

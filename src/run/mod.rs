@@ -8,6 +8,8 @@ mod copy_step;
 pub mod doctor;
 pub mod drift;
 pub mod edges;
+mod file_step;
+mod freeze;
 pub mod going_on;
 pub mod hooks;
 mod keep;
@@ -40,8 +42,10 @@ use crate::journal::state::RunState;
 use crate::journal::{self, JournalError};
 use crate::names::{RunId, TargetName};
 use crate::outside::store::Store;
+use crate::version::THIS;
 
-/// The newest release of a target, if there is one. Runs that only took snapshots are passed over.
+/// The newest release of a target, if there is one. Runs that only took snapshots are passed over; one of which this version cannot
+/// tell what it is, is not.
 ///
 /// # Errors
 /// The store failed.
@@ -54,7 +58,7 @@ pub async fn latest(store: &Store, target: &TargetName) -> Result<Option<RunStat
             Err(JournalError::NoRun { .. }) => continue,
             Err(error) => return Err(error),
         };
-        if state.is_release_of(target) {
+        if state.may_be_release_of(target) {
             return Ok(Some(state));
         }
     }
@@ -63,19 +67,31 @@ pub async fn latest(store: &Store, target: &TargetName) -> Result<Option<RunStat
 
 /// An earlier run needs somebody first.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
-#[error("run {run} is {state}")]
-#[diagnostic(
-    code("run.unfinished"),
-    help(
-        "Finish it with `migrate resume {run}`, or take its databases back with `migrate rollback {run}`; `migrate status` says \
-         what each would do."
-    )
-)]
-pub struct Unfinished {
-    /// Which.
-    pub run: RunId,
-    /// `unfinished` or `halted`.
-    pub state: &'static str,
+pub enum Unfinished {
+    /// It was cut off, or halted.
+    #[error("run {run} is {state}")]
+    #[diagnostic(
+        code("run.unfinished"),
+        help(
+            "Finish it with `migrate resume {run}`, or take its databases back with `migrate rollback {run}`; `migrate status` \
+             says what each would do."
+        )
+    )]
+    Open {
+        /// Which.
+        run: RunId,
+        /// `unfinished` or `halted`.
+        state: &'static str,
+    },
+    /// A later version carried it, and this one cannot tell how far it got.
+    #[error("run {run} was written by migrate {version}, and this version ({THIS}) cannot tell whether it has ended")]
+    #[diagnostic(code("run.newer"), help("Use migrate {version} or a later one."))]
+    Newer {
+        /// Which.
+        run: RunId,
+        /// The version that wrote it.
+        version: String,
+    },
 }
 
 /// Refuses where the latest release of a target is unfinished. Earlier ones cannot be: each was refused in its turn.
@@ -84,5 +100,8 @@ pub struct Unfinished {
 /// The store failed.
 pub async fn unfinished(store: &Store, target: &TargetName) -> Result<Option<Unfinished>, JournalError> {
     let latest = latest(store, target).await?.filter(RunState::unfinished);
-    Ok(latest.map(|it| Unfinished { run: it.run.clone(), state: it.word() }))
+    Ok(latest.map(|it| match it.newer.clone() {
+        Some(version) => Unfinished::Newer { run: it.run, version },
+        None => Unfinished::Open { run: it.run.clone(), state: it.word() },
+    }))
 }

@@ -28,6 +28,8 @@ pub(super) struct Needs {
     pub(super) roles: Vec<String>,
     /// The server's process of the session.
     pub(super) pid: i32,
+    /// `TLSv1.3`, if the session is encrypted.
+    pub(super) tls: Option<String>,
 }
 
 /// What an extension or another object brings along is made again with it: the constructors of a range type, for one, belong
@@ -41,6 +43,7 @@ const PRIVILEGES: &str = "select current_user::text, r.rolsuper or r.rolcreatedb
      not exists (select from pg_depend x where x.classid = o.class and x.objid = o.oid and x.deptype in ('e', 'i'))), \
      pg_backend_pid() from pg_roles r, pg_database d where r.rolname = current_user and d.datname = current_database()";
 const EXTENSIONS: &str = "select name::text, installed_version is not null from pg_available_extensions";
+const TLS: &str = "select version from pg_stat_ssl where pid = pg_backend_pid() and ssl";
 /// In the place of a question that need not be asked.
 const NOTHING: &str = "select where false";
 
@@ -48,8 +51,8 @@ impl Needs {
     /// For one round trip.
     pub(super) async fn of(session: &mut PgConnection, database: &Database) -> Result<Self, PgError> {
         let extensions = if database.extensions.is_empty() { NOTHING } else { EXTENSIONS };
-        let answers = ask_all(session, [PRIVILEGES, FREE_CONNECTIONS, extensions, roles::QUERY]).await;
-        let [it, connections, extensions, names] = answers.map_err(query_error("asking for what a run needs"))?;
+        let answers = ask_all(session, [PRIVILEGES, FREE_CONNECTIONS, extensions, roles::QUERY, TLS]).await;
+        let [it, connections, extensions, names, tls] = answers.map_err(query_error("asking for what a run needs"))?;
         let extension = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
         let read = || {
             let (it, connections) = (only(&it)?, only(&connections)?);
@@ -63,6 +66,7 @@ impl Needs {
                 free: free(connections)?,
                 extensions: extensions.iter().map(extension).collect::<Result<_, sqlx::Error>>()?,
                 roles: roles::read(&names)?,
+                tls: tls.first().map(|row| row.try_get(0)).transpose()?,
             })
         };
         read().map_err(query_error("reading what a run needs"))

@@ -10,6 +10,7 @@ use crate::journal::state::{RunState, Standby};
 use crate::journal::{self, JournalError};
 use crate::names::{DatabaseName, RunId, TargetName};
 use crate::outside::store::Store;
+use crate::snapshot::SnapshotError;
 use crate::snapshot::drill::Drilled;
 use crate::snapshot::manifest::Manifest;
 
@@ -186,7 +187,7 @@ async fn of_one(
     let state = &back.subject.state.databases[&it.name];
     let way = if it.via == Exchange::Standby.word() { Exchange::Standby } else { Exchange::Snapshot };
     let manifest = match state.snapshot {
-        true => Some(back.manifest(&it.name).await?),
+        true => manifest(back, &it.name, way).await?,
         false => None,
     };
     let (lost, lost_unknown) = match lost(back, it, way, manifest.as_ref()).await {
@@ -212,6 +213,14 @@ async fn of_one(
         offer(Exchange::Snapshot, of_snapshot(&snapshot)),
     ];
     Ok(Price { takes: takes(way), unreachable: measured.exchange(), lost, lost_unknown, options })
+}
+
+/// The manifest, where there is one that this version can read: to go back by standby, none is needed.
+async fn manifest(back: &Back<'_>, name: &DatabaseName, way: Exchange) -> Result<Option<Manifest>, RollbackError> {
+    match (back.manifest(name).await, way) {
+        (Err(SnapshotError::Newer(_)), Exchange::Standby) => Ok(None),
+        (manifest, _) => Ok(Some(manifest?)),
+    }
 }
 
 fn of_down(down: &Result<Ahead, String>, name: &DatabaseName) -> Offer {

@@ -22,7 +22,8 @@ use crate::plan::Step;
 use crate::sql::transaction::sendable;
 use crate::verify::catalog::Catalog;
 
-use super::step::{Context, Partly, StepError, apply_files, session};
+use super::file_step::{apply_files, session};
+use super::step::{Context, Partly, StepError};
 use super::survey::StepState;
 
 /// Why a step that runs a program failed.

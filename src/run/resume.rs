@@ -18,6 +18,7 @@ use crate::world::World;
 use super::apply::{Applied, ApplyOptions, Release, SoFar, gates, refused};
 use super::choose::Asked;
 use super::doctor;
+use super::freeze::Told;
 use super::going_on::settled;
 use super::lock::Locks;
 use super::recover::{Obstacle, Outlook, Stand, outlook, stand};
@@ -104,9 +105,7 @@ pub async fn resume(
     store: &Store,
     state: &RunState,
 ) -> Result<Applied, Failure> {
-    if state.newer.is_some() || state.target.is_none() {
-        return Err(rollback::newer(state)).or_fail();
-    }
+    rollback::known(state).or_fail().map_err(|failure| still(state, failure))?;
     if state.command != Some(Command::Apply) {
         return Err(ResumeError::NoRelease { run: state.run.clone() }).or_blame(Blame::Usage);
     }
@@ -152,7 +151,7 @@ async fn back(
     };
     let only = it.only.then_some(&it.databases);
     let settings = &plan.run;
-    let (why, hooks) = ("request", Some(kept.unwrap_or(plan)));
+    let (why, hooks) = ("request", kept.unwrap_or(plan));
     let request = Request { state, way, only, settings, why, message: None, save_writes: None, checks: None, hooks };
     let note = format!("run {} was being rolled back, and that is finished", state.run);
     world.tell(Event::Noted(note));
@@ -173,7 +172,10 @@ async fn forward(world: &World, plan: &Plan, store: &Store, state: &RunState) ->
     }
     let mut report = RunReport::new(&plan.target.name);
     report.run = Some(fresh.run.clone());
-    let run = Unfinished { world, plan, store, state: &fresh };
+    let journal = Journal::go_on(world, store, &fresh);
+    let paid = Told { world, journal: &journal, plan }.pay(&fresh, &mut report).await.or_fail();
+    paid.map_err(|failure| still(&fresh, failure))?;
+    let run = Unfinished { world, plan, store, journal: &journal, state: &fresh };
     let failure = run.go_on(&mut locks, &mut report).await.map_err(|failure| still(&fresh, failure))?;
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(Applied { report, failure })
@@ -207,13 +209,14 @@ struct Unfinished<'a> {
     world: &'a World,
     plan: &'a Plan,
     store: &'a Store,
+    journal: &'a Journal,
     state: &'a RunState,
 }
 
 impl Unfinished<'_> {
     /// Failures after the run is open again are given, not returned.
     async fn go_on(&self, locks: &mut Locks, report: &mut RunReport) -> Result<Option<Failure>, Failure> {
-        let Self { world, plan, store, state } = *self;
+        let Self { world, plan, store, journal, state } = *self;
         let only: BTreeSet<DatabaseName> = state.databases.keys().cloned().collect();
         let sessions = Sessions::open(plan, Some(&only), &step::application(&state.run)).await;
         let looked = look_through(world, plan, sessions).await;
@@ -229,7 +232,6 @@ impl Unfinished<'_> {
         if !so_far.begun {
             gates(world, plan, report).await?;
         }
-        let journal = Journal::go_on(world, store, state);
         let changed = so_far.changed.iter().cloned().collect();
         journal.write(Fact::ResumeStart { found: outlook.found(plan), changed }).await.or_fail()?;
         world.tell(Event::RunResumed { run: state.run.clone(), store: store.url().to_owned() });
@@ -237,8 +239,7 @@ impl Unfinished<'_> {
             report.database(name).applied = outlook.count(plan, name);
         }
         let options = ApplyOptions { only: Some(only), no_snapshot: state.no_snapshot.clone(), saved: None };
-        let release =
-            Release { world, plan, store, journal: &journal, survey: &survey, options: &options, so_far: &so_far };
+        let release = Release { world, plan, store, journal, survey: &survey, options: &options, so_far: &so_far };
         Ok(release.carry_and_tell(locks, ready, report).await)
     }
 

@@ -24,11 +24,13 @@ use crate::snapshot::drill::Drilled;
 use crate::snapshot::obstacles::{InTheWay, in_the_way};
 use crate::snapshot::restore::name_beside;
 use crate::snapshot::swap::SwapError;
+use crate::version::THIS;
 use crate::world::World;
 
 use super::apply::{checks, refused};
 use super::back::{Back, Found};
 use super::choose::{Asked, Exchange};
+use super::freeze::Told;
 use super::hooks;
 use super::lock::Locks;
 use super::loss::Loss;
@@ -86,7 +88,7 @@ pub enum RollbackError {
         databases: String,
     },
     /// The journal is of a newer version.
-    #[error("run {run} was written by migrate {version}, and holds entries that this version ({}) does not know", env!("CARGO_PKG_VERSION"))]
+    #[error("run {run} was written by migrate {version}, and holds entries that this version ({THIS}) does not know")]
     #[diagnostic(code("rollback.newer"), help("Use migrate {version} or a later one."))]
     Newer {
         /// The run.
@@ -211,8 +213,8 @@ pub struct Request<'a> {
     pub save_writes: Option<&'a [Recipient]>,
     /// Whose checks are made afterwards: those of the run's plan, where some databases went back alone.
     pub checks: Option<&'a Plan>,
-    /// The plan whose hooks are called afterwards.
-    pub hooks: Option<&'a Plan>,
+    /// The plan whose hooks are called: around an exchange, and, by [`rollback`], afterwards.
+    pub hooks: &'a Plan,
 }
 
 /// What a rollback would do.
@@ -322,6 +324,8 @@ pub async fn rollback(
     let fresh = journal::state(store, &state.run).await.or_fail()?;
     let request = Request { state: &fresh, ..*request };
     let journal = Journal::go_on(world, store, &fresh);
+    let told = Told { world, journal: &journal, plan: request.hooks };
+    told.pay(&fresh, &mut report).await.map_err(|error| left(&fresh, &report, error.into()))?;
     let went_back = carry_back(world, store, &journal, databases, &request, &mut report).await?;
     if let Some(plan) = request.checks {
         report.checks = checks(world, plan, When::After).await;
@@ -336,8 +340,8 @@ pub async fn rollback(
         true => Outcome::RolledBack,
         false => Outcome::NothingToDo,
     });
-    if let Some(plan) = request.hooks.filter(|_| report.outcome == Some(Outcome::RolledBack)) {
-        hooks::call(world, &plan.hooks, Moment::Rollback, &plan.name, &mut report).await;
+    if report.outcome == Some(Outcome::RolledBack) {
+        hooks::call(world, request.hooks, Moment::Rollback, None, &mut report).await;
     }
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
@@ -347,17 +351,16 @@ pub async fn rollback(
 ///
 /// # Errors
 /// Somebody works on it, or the store failed.
-pub async fn give_up(
-    world: &World,
-    store: &Store,
-    databases: &BTreeMap<DatabaseName, Database>,
-    state: &RunState,
-) -> Result<(), Failure> {
-    let involved: Vec<&Database> = state.databases.keys().filter_map(|name| databases.get(name)).collect();
+pub async fn give_up(world: &World, store: &Store, plan: &Plan, state: &RunState) -> Result<(), Failure> {
+    let involved: Vec<&Database> = state.databases.keys().filter_map(|name| plan.databases.get(name)).collect();
     let mut locks = Locks::take(world, &state.run, &involved).await.map_err(refused)?;
     locks.end_leftovers(&state.run).await.or_fail()?;
+    let journal = Journal::go_on(world, store, state);
+    let mut report = RunReport::new(&plan.target.name);
+    report.run = Some(state.run.clone());
+    Told { world, journal: &journal, plan }.pay(state, &mut report).await.or_fail()?;
     let message = Some("it has no snapshots to go back to".to_owned());
-    Journal::go_on(world, store, state).write(Fact::End { outcome: Outcome::Halted, message }).await.or_fail()
+    journal.write(Fact::End { outcome: Outcome::Halted, message }).await.or_fail()
 }
 
 /// What a rollback would do, without doing it.
@@ -435,6 +438,11 @@ pub async fn no_later_run(store: &Store, state: &RunState) -> Result<(), Rollbac
             Err(JournalError::NoRun { .. }) => continue,
             later => later?,
         };
+        // What it changed cannot be known, unless it ended as it began.
+        let harmless = matches!(later.outcome, Some(Outcome::RolledBack | Outcome::Failed));
+        if later.newer.is_some() && later.may_be_release_of(target) && !harmless {
+            return Err(newer(&later));
+        }
         let both: Vec<&DatabaseName> =
             later.changed().map(|it| &it.identity.name).filter(|name| state.databases.contains_key(*name)).collect();
         if later.is_release_of(target) && !both.is_empty() {
@@ -444,7 +452,15 @@ pub async fn no_later_run(store: &Store, state: &RunState) -> Result<(), Rollbac
     Ok(())
 }
 
-pub(super) fn newer(state: &RunState) -> RollbackError {
+/// Refuses a run of which this version does not know everything.
+///
+/// # Errors
+/// [`RollbackError::Newer`].
+pub fn known(state: &RunState) -> Result<(), RollbackError> {
+    if state.newer.is_some() || state.target.is_none() { Err(newer(state)) } else { Ok(()) }
+}
+
+fn newer(state: &RunState) -> RollbackError {
     let version = state.newer.clone().unwrap_or_else(|| state.last_by.version.clone());
     RollbackError::Newer { run: state.run.clone(), version }
 }

@@ -15,14 +15,23 @@ use crate::outside::store::Store;
 use crate::plan::{Plan, Segment, Step, When};
 use crate::snapshot::SnapshotError;
 use crate::snapshot::drill::{self, Drilled};
+use crate::version::{self, Newer};
 
 use super::standby::{self, Cost};
 use super::step;
 use super::survey::{StepState, Survey};
 
+/// The version of the format of a saved plan. The first versions did not say; theirs is this one. Whatever comes, `format` and
+/// `tool_version` stay.
+const FORMAT: u32 = 1;
+
 /// What `apply` would do.
 #[derive(Debug, Clone, Serialize)]
 pub struct Prospectus {
+    /// The version of the format.
+    pub format: u32,
+    /// The version of `migrate`.
+    pub tool_version: &'static str,
     /// The plan's name.
     pub plan: String,
     /// The target.
@@ -159,6 +168,8 @@ impl Prospectus {
         let wanted = |step: &&Step| only.is_none_or(|only| only.contains(&step.database));
         let steps: Vec<Work> = plan.steps.iter().filter(wanted).map(|step| work(step, survey)).collect();
         let mut it = Self {
+            format: FORMAT,
+            tool_version: version::THIS,
             plan: plan.name.clone(),
             target: plan.target.name.clone(),
             digest: String::new(),
@@ -366,6 +377,10 @@ pub enum SavedPlanError {
         #[source]
         source: serde_json::Error,
     },
+    /// It is of a later version.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Newer(#[from] Newer),
     /// Files, ledgers or databases are not what they were.
     #[error("the saved plan no longer matches: {what}")]
     #[diagnostic(
@@ -411,10 +426,12 @@ impl SavedPlan {
     /// Reads one.
     ///
     /// # Errors
-    /// It cannot be read, or is none.
+    /// It cannot be read, is none, or is of a later version.
     pub fn read(path: &Path) -> Result<Self, SavedPlanError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| SavedPlanError::Read { path: path.into(), source })?;
+        let known = version::known(text.as_bytes(), path.display().to_string(), FORMAT);
+        known.map_err(|it| it.or(", or make another with `migrate plan --out FILE`"))?;
         let kept: Kept =
             serde_json::from_str(&text).map_err(|source| SavedPlanError::Format { path: path.into(), source })?;
         Ok(Self { target: kept.target.clone(), text, kept })
@@ -431,9 +448,7 @@ impl SavedPlan {
         only: Option<&BTreeSet<DatabaseName>>,
     ) -> Result<(), SavedPlanError> {
         let now = Prospectus::new(plan, survey, only);
-        if now.digest == self.kept.digest {
-            return Ok(());
-        }
+        // What people read in the file is compared as well as its digest: an edited one is not what they agreed to.
         let differs = |what: String| Err(SavedPlanError::Differs { what });
         if now.target != self.kept.target {
             return differs(format!("it is for the target {}, and this is {}", self.kept.target, now.target));
@@ -450,6 +465,9 @@ impl SavedPlan {
                 return differs(format!("what is pending in step `{}` is not what was saved", step.name));
             }
         }
-        differs("the plan file or a database is another one".into())
+        if now.digest != self.kept.digest || now.steps.len() != self.kept.steps.len() {
+            return differs("the plan file or a database is another one".into());
+        }
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::event::{Event, Stage};
-use crate::failure::{Blame, Failure};
+use crate::failure::{Blame, Failure, list};
 use crate::journal::entry::Fact;
 use crate::journal::state::Standby;
 use crate::journal::{self, Journal, JournalError};
@@ -18,6 +18,7 @@ use crate::snapshot::restore::{drop_database, name_beside};
 use crate::snapshot::standby::{self, StandbyError};
 use crate::world::World;
 
+use super::freeze::Told;
 use super::report::{RunReport, StandbyReport};
 
 /// Bytes in a second that a server is taken to copy where nobody has measured it.
@@ -32,6 +33,18 @@ pub enum NoStandby {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Standby(#[from] StandbyError),
+    /// Whoever uses the databases could not be told.
+    #[error("no standby was made of {databases}, since a hook on `freeze` failed: {hooks}")]
+    #[diagnostic(
+        code("standby.freeze"),
+        help("Mend the hook, or take it out of the plan, and run the same command again. Nobody was cut off.")
+    )]
+    NotFrozen {
+        /// The databases.
+        databases: String,
+        /// Each hook that failed, with the reason.
+        hooks: String,
+    },
     /// The journal failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -44,22 +57,41 @@ pub(super) fn failure(error: NoStandby) -> Failure {
     Failure::untouched(if interrupted { Blame::Interrupted } else { Blame::Work }, error)
 }
 
-/// Makes the standbys that the plan wants of `databases`, one after the other: each cuts its applications off for as long as
-/// its own copy takes, and copies side by side would take longer. `again` for a run that was cut off before.
+/// Makes the standbys that the plan wants of `databases`, between its hooks on freeze and unfreeze. `again` for a run that was cut
+/// off before.
 ///
 /// # Errors
-/// The first failure. Those that were made stay.
+/// The first failure. Those that were made stay. A hook on freeze that failed is one: nothing is changed yet, and whoever should
+/// have stopped work is still at it.
 pub(super) async fn make_all(
-    world: &World,
-    journal: &Journal,
+    told: &Told<'_>,
     databases: &[&Database],
     again: bool,
     report: &mut RunReport,
 ) -> Result<(), NoStandby> {
-    let wanted: Vec<&&Database> = databases.iter().filter(|it| it.standby).collect();
-    if !wanted.is_empty() {
-        world.tell(Event::Stage(Stage::Standbys));
+    let wanted: Vec<&Database> = databases.iter().copied().filter(|it| it.standby).collect();
+    if wanted.is_empty() {
+        return Ok(());
     }
+    told.world.tell(Event::Stage(Stage::Standbys));
+    let names: Vec<DatabaseName> = wanted.iter().map(|it| it.name.clone()).collect();
+    let frozen = told.freeze(names.clone(), report).await?;
+    let made = match frozen.as_ref().map(|it| it.failures.join("; ")).filter(|it| !it.is_empty()) {
+        Some(hooks) => Err(NoStandby::NotFrozen { databases: list(&names), hooks }),
+        None => make_each(told.world, told.journal, &wanted, again, report).await,
+    };
+    let unfrozen = told.unfreeze(frozen, report).await;
+    made.and(unfrozen.map_err(NoStandby::from))
+}
+
+/// One after the other: each copy cuts its applications off for as long as it takes, and side by side all would take longer.
+async fn make_each(
+    world: &World,
+    journal: &Journal,
+    wanted: &[&Database],
+    again: bool,
+    report: &mut RunReport,
+) -> Result<(), NoStandby> {
     for database in wanted {
         if world.interrupt.requested() {
             return Err(StandbyError::from(Interrupted).into());

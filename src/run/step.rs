@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use miette::Diagnostic;
@@ -11,11 +11,10 @@ use crate::event::Event;
 use crate::journal::entry::Fact;
 use crate::journal::ledger::Author;
 use crate::journal::{Journal, JournalError};
-use crate::kind::blockers::Blocker;
+use crate::kind::Kind;
 use crate::kind::copy::CopyError;
-use crate::kind::migration::{self, Direction, MigrationError, Session, Setting};
-use crate::kind::refinery_history::{self, Disagrees};
-use crate::kind::{Kind, Migration};
+use crate::kind::migration::MigrationError;
+use crate::kind::refinery_history::Disagrees;
 use crate::names::{DatabaseName, RunId, StepName};
 use crate::outside::interrupt::Interrupt;
 use crate::outside::postgres::PgError;
@@ -24,7 +23,7 @@ use crate::plan::{Plan, Step};
 use crate::world::World;
 
 use super::copy_step::apply_copy;
-use super::going_on::GoingOn;
+use super::file_step::{apply_files, apply_refinery};
 use super::keep::Kept;
 use super::program_step::{self, ProgramFailed};
 use super::ready::Ready;
@@ -156,7 +155,7 @@ impl<'a> Context<'a> {
     }
 
     /// Of a database that the run may change, what preflight left.
-    fn ready<T>(&self, database: &DatabaseName, of: impl FnOnce(&mut Ready) -> T) -> Option<T> {
+    pub(super) fn ready<T>(&self, database: &DatabaseName, of: impl FnOnce(&mut Ready) -> T) -> Option<T> {
         self.ready.lock().expect("nobody panics while holding this").get_mut(database).map(of)
     }
 
@@ -192,7 +191,7 @@ impl<'a> Context<'a> {
 
     /// Whether a migration may begin, by its place in its step's list: nobody wants to stop, and its file is kept. If not,
     /// something is left undone.
-    async fn may_begin(&self, place: usize, stop: &Interrupt) -> bool {
+    pub(super) async fn may_begin(&self, place: usize, stop: &Interrupt) -> bool {
         let may = !stop.requested() && self.kept.has(place).await;
         if !may {
             self.cut_short();
@@ -322,154 +321,4 @@ pub(super) type Partly<T> = Result<T, (StepError, bool)>;
 /// What the sessions of a run call themselves.
 pub(super) fn application(run: &RunId) -> String {
     format!("migrate {run}")
-}
-
-/// The session for a step: the one that preflight left, or a new one.
-pub(super) async fn session<'a>(step: &Step, context: &Context<'a>) -> Partly<Session<'a>> {
-    let (url, application) = (&context.plan.databases[&step.database].url, context.application());
-    if let Some(spare) = context.ready(&step.database, Ready::session).flatten()
-        && let Some(session) = spare.into_session(url, &application).await
-    {
-        return Ok(session);
-    }
-    let opened = Session::open(url, &application).await;
-    opened.map_err(|source| (StepError::Database { database: step.database.clone(), source }, false))
-}
-
-/// Applies files, each with its place in its step's list.
-pub(super) async fn apply_files(
-    context: &Context<'_>,
-    step: &Step,
-    files: &[(usize, &Migration)],
-    going_on: &BTreeMap<String, GoingOn>,
-    stop: &Interrupt,
-    mine: &mut Vec<String>,
-) -> Partly<()> {
-    let mut session = session(step, context).await?;
-    let last = files.last().map(|(place, _)| place);
-    for (place, file) in files {
-        if !context.may_begin(*place, stop).await {
-            break;
-        }
-        // Those before it are on the disk when it is.
-        let durable = Some(place) == last;
-        let around = Around { going_on: going_on.get(&file.name), durable, ..Around::default() };
-        apply_file(context, step, &mut session, file, &around).await?;
-        mine.push(file.name.clone());
-    }
-    Ok(())
-}
-
-/// What a migration is surrounded by, besides the ledger.
-#[derive(Default)]
-struct Around<'a> {
-    before: &'a [String],
-    also: &'a [String],
-    going_on: Option<&'a GoingOn>,
-    durable: bool,
-}
-
-/// Tells whoever listens that a migration did not get its lock.
-pub(super) fn told_of_retries<'a>(
-    world: &'a World,
-    database: &'a DatabaseName,
-    name: &'a str,
-) -> impl Fn(u32, Duration, &[Blocker]) + Send + Sync + 'a {
-    move |attempt, wait, blockers| {
-        world.tell(Event::LockMissed {
-            database: database.clone(),
-            name: name.to_owned(),
-            attempt,
-            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-            blockers: blockers.iter().map(Blocker::to_string).collect(),
-        });
-    }
-}
-
-/// Tells whoever listens that a migration waits for older transactions.
-pub(super) fn told_of_older<'a>(
-    world: &'a World,
-    database: &'a DatabaseName,
-    name: &'a str,
-) -> impl Fn(&[Blocker]) + Send + Sync + 'a {
-    move |older| {
-        world.tell(Event::OlderTransactions {
-            database: database.clone(),
-            name: name.to_owned(),
-            transactions: older.iter().map(Blocker::to_string).collect(),
-        });
-    }
-}
-
-async fn apply_file(
-    context: &Context<'_>,
-    step: &Step,
-    session: &mut Session<'_>,
-    file: &Migration,
-    around: &Around<'_>,
-) -> Partly<()> {
-    if let Some(it) = around.going_on {
-        let (database, name) = (step.database.clone(), file.name.clone());
-        context.world.tell(Event::GoingOn { database, name, how: it.to_string() });
-    }
-    let (author, has_ledger) = (context.author(step), context.has_ledger(&step.database));
-    let setting = Setting {
-        direction: Direction::Forward { author: &author, has_ledger },
-        before: around.before,
-        also: around.also,
-        meant: around.going_on.map(|it| &it.meant),
-        durable: around.durable,
-        limits: context.plan.limits(step).with(file.budget),
-        on_retry: &told_of_retries(context.world, &step.database, &file.name),
-        on_older: &told_of_older(context.world, &step.database, &file.name),
-    };
-    match migration::carry(session, file, &setting).await {
-        Ok(took) => {
-            context.record(step, &file.name);
-            context.world.tell(Event::MigrationApplied {
-                database: step.database.clone(),
-                step: step.name.clone(),
-                name: file.name.clone(),
-                seconds: took.as_secs_f64(),
-            });
-            Ok(())
-        }
-        Err(source) => {
-            let changed = source.may_have_changed(file);
-            Err((StepError::Migration { database: step.database.clone(), source }, changed))
-        }
-    }
-}
-
-async fn apply_refinery(
-    context: &Context<'_>,
-    step: &Step,
-    files: &[Migration],
-    wanted: &[usize],
-    stop: &Interrupt,
-    mine: &mut Vec<String>,
-) -> Partly<()> {
-    let database = || step.database.clone();
-    let mut session = session(step, context).await?;
-    let history = refinery_history::history(&mut session.connection, files).await;
-    let history = history.map_err(|source| (StepError::Database { database: database(), source }, false))?;
-    let history = history.map_err(|source| (StepError::Refinery { database: database(), source }, false))?;
-    let wanted: BTreeSet<&usize> = wanted.iter().collect();
-    let pending: Vec<_> = history.pending.iter().filter(|it| wanted.contains(&it.index)).collect();
-    let last = pending.last().map(|it| it.index);
-    for pending in pending {
-        if !context.may_begin(pending.index, stop).await {
-            break;
-        }
-        let file = &files[pending.index];
-        let around = Around {
-            before: std::slice::from_ref(&history.create_table),
-            also: std::slice::from_ref(&pending.insert_row),
-            going_on: None,
-            durable: Some(pending.index) == last,
-        };
-        apply_file(context, step, &mut session, file, &around).await?;
-        mine.push(file.name.clone());
-    }
-    Ok(())
 }

@@ -12,7 +12,7 @@ use crate::plan::Database;
 use crate::snapshot::swap;
 
 use super::report::RunReport;
-use super::rollback::{Request, RollbackError, newer};
+use super::rollback::{Request, RollbackError, known};
 
 /// A run on its way back.
 #[derive(Clone, Copy)]
@@ -27,9 +27,7 @@ impl<'a> Subject<'a> {
         &self,
         only: Option<&BTreeSet<DatabaseName>>,
     ) -> Result<Vec<&'a DatabaseState>, RollbackError> {
-        if self.state.newer.is_some() || self.state.target.is_none() {
-            return Err(newer(self.state));
-        }
+        known(self.state)?;
         if let Some(unknown) = only.into_iter().flatten().find(|name| !self.state.databases.contains_key(*name)) {
             let known = list(&self.state.databases.keys().collect::<Vec<_>>());
             return Err(RollbackError::UnknownDatabase { database: unknown.clone(), known });

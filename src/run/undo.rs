@@ -31,10 +31,10 @@ use crate::world::World;
 use alembic::Downgrade;
 pub use error::{UndoError, WhyNot};
 
+use super::file_step::{told_of_older, told_of_retries};
 use super::report::RunReport;
 use super::roles;
 use super::rollback::{Down, Request, RollbackError};
-use super::step::{told_of_older, told_of_retries};
 use super::subject::{Subject, failed};
 
 /// A run whose migrations are undone.

@@ -17,6 +17,7 @@ use crate::outside::process::{Child, PgTools, ToolError};
 use crate::outside::store::{Store, Upload};
 use crate::plan::{Database, StoreSettings};
 use crate::verify::catalog::{Catalog, Holdings};
+use crate::version;
 use crate::world::World;
 
 use super::archive::{self, Packed, Packing, read_chunk};
@@ -98,6 +99,7 @@ pub async fn take(dumping: &Dumping<'_>, database: &Database) -> Result<Taken, S
     let encrypted_to: Vec<String> = settings.encrypt_to.iter().map(ToString::to_string).collect();
     let manifest = Manifest {
         format: manifest::format(encrypted_to.len()),
+        tool_version: Some(version::THIS.to_owned()),
         run: run.clone(),
         database: name.clone(),
         taken_at: exported.at,

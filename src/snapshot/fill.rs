@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use futures::future::try_join_all;
 use futures::stream::{FuturesUnordered, StreamExt};
 use sqlx::PgConnection;
 use tempfile::NamedTempFile;
@@ -74,21 +75,40 @@ struct Fetched {
     list: String,
 }
 
+/// A table with fewer bytes than this, of COPY's text, goes through one session.
+const WORTH_SHARING: u64 = 32 << 20;
+
 /// Something that is done under one slot.
 enum Job<'a> {
-    Data(&'a Part),
+    /// Through so many sessions.
+    Data(&'a Part, usize),
     /// With the archive that its lines are of.
     Table(&'a Fetched, Work),
 }
 
 impl Job<'_> {
+    /// Of the jobs at once, so many. Sessions that share a table wait for one another now and then: one of them is not counted.
+    fn takes(&self) -> usize {
+        match self {
+            Self::Data(_, sessions) => sessions.saturating_sub(1).max(1),
+            Self::Table(..) => 1,
+        }
+    }
+
     /// How long it takes, beside others.
     fn cost(&self) -> u64 {
         match self {
-            Self::Data(part) => part.digests.bytes,
+            Self::Data(part, _) => part.digests.bytes,
             Self::Table(_, work) => work.cost,
         }
     }
+}
+
+/// Sessions that load an archive of so many bytes, of `all` that are to be loaded by `jobs`: more than one for what would keep
+/// everything else waiting.
+fn sessions(bytes: u64, all: u64, jobs: usize) -> usize {
+    let share = (u128::from(bytes) * jobs as u128).div_ceil(u128::from(all.max(1)));
+    if bytes < WORTH_SHARING { 1 } else { usize::try_from(share).unwrap_or(1).clamp(1, jobs) }
 }
 
 /// What a job did.
@@ -108,7 +128,7 @@ impl Filling<'_> {
             // An archive of the first format may be of any size, and is not put on a disk.
             match part.digests.bytes < ON_DISK {
                 true => self.schemas_first(part, &means, &so_far).await?,
-                false => self.stream(part, &means, &so_far).await.map(drop)?,
+                false => self.stream(part, 1, &means, &so_far).await.map(drop)?,
             }
         }
         let mut after = Vec::new();
@@ -138,15 +158,22 @@ impl Filling<'_> {
         let (mut schedules, mut lists): (Vec<Schedule>, Vec<String>) =
             after.iter().map(|it| Schedule::of(&it.list, &self.manifest.indexes)).unzip();
         let (mut filled, mut running) = (Filled::default(), FuturesUnordered::new());
-        let mut ready: Vec<Job<'_>> = data.into_iter().map(Job::Data).collect();
+        let all = data.iter().map(|it| it.digests.bytes).sum();
+        let sessions = |it: &Part| sessions(it.digests.bytes, all, means.jobs);
+        let mut ready: Vec<Job<'_>> = data.into_iter().map(|it| Job::Data(it, sessions(it))).collect();
+        let mut busy = 0;
         loop {
-            while running.len() < means.jobs
+            while busy < means.jobs
                 && let Some(at) = (0..ready.len()).max_by_key(|at| ready[*at].cost())
             {
-                running.push(self.carry_out(ready.swap_remove(at), means, so_far));
+                let job = ready.swap_remove(at);
+                let takes = job.takes();
+                busy += takes;
+                running.push(async move { (takes, self.carry_out(job, means, so_far).await) });
             }
-            let Some(done) = running.next().await else { break };
+            let Some((took, done)) = running.next().await else { break };
             let done = done?;
+            busy -= took;
             for (schedule, archive) in schedules.iter_mut().zip(after) {
                 let next = match &done {
                     Done::Data(loaded) => loaded.iter().flat_map(|it| schedule.loaded(it)).collect(),
@@ -169,7 +196,7 @@ impl Filling<'_> {
     async fn carry_out(&self, job: Job<'_>, means: &Means, so_far: &AtomicU64) -> Result<Done, SnapshotError> {
         let _slot = self.effort.slot(&self.world.interrupt).await?;
         match job {
-            Job::Data(part) => self.stream(part, means, so_far).await.map(Done::Data),
+            Job::Data(part, sessions) => self.stream(part, sessions, means, so_far).await.map(Done::Data),
             Job::Table(archive, work) => {
                 match &work.what {
                     What::Build(lines) => self.restore_listed(&archive.file, lines, &[], means).await?,
@@ -237,12 +264,23 @@ impl Filling<'_> {
     }
 
     /// One archive, as it arrives. Gives the tables whose rows the server counted.
-    async fn stream(&self, part: &Part, means: &Means, so_far: &AtomicU64) -> Result<Vec<Loaded>, SnapshotError> {
-        self.pump(part, so_far, async |plain| self.receive(plain, means).await).await
+    async fn stream(
+        &self,
+        part: &Part,
+        sessions: usize,
+        means: &Means,
+        so_far: &AtomicU64,
+    ) -> Result<Vec<Loaded>, SnapshotError> {
+        self.pump(part, so_far, async |plain| self.receive(plain, sessions, means).await).await
     }
 
     /// Rows alone are loaded here; whatever else there may be is for `pg_restore`.
-    async fn receive(&self, mut plain: Receiver<Bytes>, means: &Means) -> Result<Vec<Loaded>, SnapshotError> {
+    async fn receive(
+        &self,
+        mut plain: Receiver<Bytes>,
+        sessions: usize,
+        means: &Means,
+    ) -> Result<Vec<Loaded>, SnapshotError> {
         let (mut reader, mut begin) = (Reader::<Steps>::default(), Vec::new());
         while let Some(chunk) = plain.recv().await {
             let read = reader.push(&chunk);
@@ -256,13 +294,17 @@ impl Filling<'_> {
         }
         drop(begin);
         let failed = SnapshotError::database(&self.manifest.database);
-        let mut session = connect(self.side, &self.application()).await.map_err(&failed)?;
-        let set = change(&mut session, SETTINGS).await.map(drop);
-        set.map_err(query_error("preparing a session")).map_err(&failed)?;
-        Loading { reader, plain }.load(&mut session).await.map_err(|error| match error {
+        let opened = try_join_all((0..sessions).map(|_| self.loading_session())).await;
+        Loading { reader, plain }.load(&mut opened.map_err(&failed)?).await.map_err(|error| match error {
             LoadError::Database(error) => failed(error),
             LoadError::Archive(error) => self.broke()(std::io::Error::other(error)),
         })
+    }
+
+    async fn loading_session(&self) -> Result<PgConnection, PgError> {
+        let mut session = connect(self.side, &self.application()).await?;
+        change(&mut session, SETTINGS).await.map_err(query_error("preparing a session"))?;
+        Ok(session)
     }
 
     async fn through_pg_restore(
@@ -406,6 +448,14 @@ fn is_of_schema(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_more_than_its_share_is_loaded_by_several() {
+        const MIB: u64 = 1 << 20;
+        assert_eq!([sessions(700 * MIB, 1000 * MIB, 2), sessions(300 * MIB, 1000 * MIB, 2)], [2, 1]);
+        assert_eq!([sessions(72_000 * MIB, 80_000 * MIB, 8), sessions(2_000 * MIB, 80_000 * MIB, 8)], [8, 1]);
+        assert_eq!([sessions(700 * MIB, 700 * MIB, 1), sessions(20 * MIB, 20 * MIB, 4), sessions(0, 0, 2)], [1, 1, 1]);
+    }
 
     #[test]
     fn schemas_are_told_from_the_rest() {

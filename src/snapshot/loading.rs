@@ -1,11 +1,13 @@
-//! The rows of an archive on their way into a database by COPY of our own: each large table emptied in the transaction that fills
-//! it, so that its rows are written frozen, and nothing has to visit them again. The server says how many it took.
+//! The rows of an archive on their way into a database by COPY of our own. The server says how many it took. A large table is
+//! emptied in the transaction that fills it, so that its rows are written frozen, and nothing has to visit them again; one that
+//! would keep everything else waiting goes through several sessions at once instead, which nothing frozen can.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
+use futures::future::{try_join, try_join_all};
 use sqlx::PgConnection;
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::crash;
 use crate::outside::postgres::{PgError, change, query_error};
@@ -16,6 +18,10 @@ use super::custom::{CustomError, Entry, Reader, TABLE_DATA, Watches};
 /// After so many bytes one COPY ends and the next begins, within the same transaction: what the server has against a row is
 /// heard only at the end of a COPY.
 const ONE_COPY: usize = 64 << 20;
+/// Of several sessions that load the same table, each gets about so many bytes before it is another one's turn.
+const ONE_TURN: usize = 1 << 20;
+/// Pieces that wait for a session that shares a table with others.
+const PIECES_WAITING: usize = 4;
 /// How `pg_dump` ends the COPY of a table.
 const FROM_STDIN: &str = " FROM stdin;";
 /// As `pg_restore` sets them for its session, but for `synchronous_commit`: whoever relies on the database waits for the disk at
@@ -74,6 +80,9 @@ impl Watches for Steps {
         let text = |it: &[u8]| String::from_utf8(it.to_vec()).ok();
         let known = match entry.kind {
             b"STDSTRINGS" | b"SEARCHPATH" => Some(()),
+            // What pg_restore leaves out, too, where it does not make the database.
+            b"DATABASE" | b"DATABASE PROPERTIES" => Some(()),
+            b"ACL" | b"COMMENT" | b"SECURITY LABEL" if entry.tag.starts_with(b"DATABASE ") => Some(()),
             b"ENCODING" => (entry.definition.trim_ascii() == b"SET client_encoding = 'UTF8';").then_some(()),
             b"SEQUENCE SET" => text(entry.definition).map(|it| self.sequences.push(it)),
             TABLE_DATA => text(entry.copy).and_then(|copy| {
@@ -134,17 +143,21 @@ pub(super) struct Loading {
 }
 
 impl Loading {
-    /// Loads it. `session` has [`SETTINGS`].
-    pub(super) async fn load(mut self, session: &mut PgConnection) -> Result<Vec<Loaded>, LoadError> {
+    /// Loads it. The sessions, of which there is at least one, have [`SETTINGS`].
+    pub(super) async fn load(mut self, sessions: &mut [PgConnection]) -> Result<Vec<Loaded>, LoadError> {
         let mut loaded = Vec::new();
         while let Some(step) = self.next().await? {
             if let Step::Begin(table) = step {
-                loaded.push(self.table(session, table).await?);
+                let has_come = self.reader.watcher.steps.iter().any(|it| matches!(it, Step::End));
+                loaded.push(match has_come || sessions.len() == 1 {
+                    true => self.table(&mut sessions[0], table, !has_come).await?,
+                    false => self.shared(sessions, table).await?,
+                });
             }
         }
         self.reader.ended()?;
         for sequence in std::mem::take(&mut self.reader.watcher.sequences) {
-            run(session, sequence, "setting a sequence").await?;
+            run(&mut sessions[0], sequence, "setting a sequence").await?;
         }
         Ok(loaded)
     }
@@ -159,11 +172,20 @@ impl Loading {
         }
     }
 
-    async fn table(&mut self, session: &mut PgConnection, table: Table) -> Result<Loaded, LoadError> {
+    /// More rows of the table at hand; none, if that was all.
+    async fn rows(&mut self) -> Result<Option<BytesMut>, CustomError> {
+        match self.next().await? {
+            Some(Step::Rows(some)) => Ok(Some(some)),
+            Some(_) => Ok(None),
+            None => Err(CustomError::Broken("it ends in the middle")),
+        }
+    }
+
+    /// One table through one session. `large`: a commit that drops the file of before waits for the disk, which is not worth it for
+    /// a table that has come whole already.
+    async fn table(&mut self, session: &mut PgConnection, table: Table, large: bool) -> Result<Loaded, LoadError> {
         let Table { schema, name, copy } = table;
         let (mut rows, mut bytes) = (0, 0);
-        // A commit that drops the file of before waits for the disk: not worth it for a table that has come whole already.
-        let large = !self.reader.watcher.steps.iter().any(|it| matches!(it, Step::End));
         let frozen = large && emptied(session, &schema, &name).await?;
         let copy = format!("{copy} FROM stdin{}", if frozen { " WITH (FREEZE)" } else { "" });
         let what = format!("loading {schema}.{name}");
@@ -175,13 +197,12 @@ impl Loading {
             while !(full || over) {
                 let mut some = match rest.is_empty() {
                     false => rest.split(),
-                    true => match self.next().await? {
-                        Some(Step::Rows(some)) => some,
-                        Some(_) => {
+                    true => match self.rows().await? {
+                        Some(some) => some,
+                        None => {
                             over = true;
                             continue;
                         }
-                        None => return Err(CustomError::Broken("it ends in the middle").into()),
                     },
                 };
                 if sent >= ONE_COPY
@@ -202,6 +223,74 @@ impl Loading {
         }
         Ok(Loaded { schema, name, rows, bytes })
     }
+}
+
+/// Rows on their way to one of several sessions.
+enum Piece {
+    Rows(BytesMut),
+    /// A row has ended, and others go to another session first.
+    Turn,
+}
+
+impl Loading {
+    /// One table through several sessions.
+    async fn shared(&mut self, sessions: &mut [PgConnection], table: Table) -> Result<Loaded, LoadError> {
+        let Table { schema, name, copy } = table;
+        let (copy, what) = (format!("{copy} FROM stdin"), format!("loading {schema}.{name}"));
+        let (to, from): (Vec<_>, Vec<_>) = sessions.iter().map(|_| channel(PIECES_WAITING)).unzip();
+        let taking = sessions.iter_mut().zip(from).map(|(session, pieces)| take(session, pieces, &copy, &what));
+        let taking = async { try_join_all(taking).await.map_err(LoadError::Database) };
+        let (bytes, rows) = try_join(self.give(to), taking).await?;
+        Ok(Loaded { schema, name, rows: rows.into_iter().sum(), bytes })
+    }
+
+    /// Hands the rows of a table on, always to the session that has the least to do, and gives how many bytes they were.
+    async fn give(&mut self, to: Vec<Sender<Piece>>) -> Result<u64, LoadError> {
+        let (mut at, mut sent, mut bytes) = (0, 0, 0);
+        while let Some(mut some) = self.rows().await? {
+            bytes += some.len() as u64;
+            if sent >= ONE_TURN
+                && let Some(end) = between_rows(&some)
+            {
+                let rest = some.split_off(end);
+                // Whoever takes no more says why.
+                let _ = to[at].send(Piece::Rows(some)).await;
+                let _ = to[at].send(Piece::Turn).await;
+                at = (0..to.len()).max_by_key(|it| to[*it].capacity()).unwrap_or(at);
+                (some, sent) = (rest, 0);
+            }
+            sent += some.len();
+            if to[at].send(Piece::Rows(some)).await.is_err() {
+                break;
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// Loads what comes, and gives how many rows the server counted.
+async fn take(session: &mut PgConnection, mut pieces: Receiver<Piece>, copy: &str, what: &str) -> Result<u64, PgError> {
+    let mut rows = 0;
+    while let Some(first) = pieces.recv().await {
+        crash::point("rows before", copy);
+        let mut into = session.copy_in_raw(copy).await.map_err(query_error(what))?;
+        let (mut sent, mut next) = (0, Some(first));
+        while let Some(piece) = next {
+            match piece {
+                Piece::Rows(some) => {
+                    sent += some.len();
+                    into.send(some).await.map_err(query_error(what))?;
+                }
+                Piece::Turn if sent >= ONE_COPY => break,
+                Piece::Turn => {}
+            }
+            next = pieces.recv().await;
+        }
+        let finished = into.finish().await;
+        crash::point("rows after", copy);
+        rows += finished.map_err(query_error(what))?;
+    }
+    Ok(rows)
 }
 
 /// A place between two rows. What follows the last row is empty lines, which would be rows to a COPY that begins with them.

@@ -16,7 +16,8 @@ use super::archive::Digests;
 use super::custom::Passed;
 use super::parts::Section;
 
-/// The latest version of this format. The first had one archive and no content hashes.
+/// The latest version of this format. The first had one archive and no content hashes. Whatever comes, `format` and `tool_version`
+/// stay.
 pub const FORMAT: u32 = 3;
 /// The version of a manifest whose archives are not encrypted: whoever knows it needs to know no more.
 const NOT_ENCRYPTED: u32 = 2;
@@ -32,6 +33,9 @@ pub fn format(recipients: usize) -> u32 {
 pub struct Manifest {
     /// The version of the format.
     pub format: u32,
+    /// The version of `migrate` that wrote it; the first ones did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_version: Option<String>,
     /// The run that took it.
     pub run: RunId,
     /// The database, by its name in the plan.
@@ -83,13 +87,9 @@ impl Manifest {
     /// Reads a manifest of this format or an earlier one.
     ///
     /// # Errors
-    /// It is none, or of a later format.
+    /// It is none.
     pub fn read(text: &[u8]) -> Result<Self, serde_json::Error> {
         let mut it: Self = serde_json::from_slice(text)?;
-        if it.format > FORMAT {
-            let newer = format!("its format is {}, and this version of migrate knows {FORMAT}", it.format);
-            return Err(serde::de::Error::custom(newer));
-        }
         if it.format == 1 {
             let FirstFormat { archive: OneArchive { key, digests } } = serde_json::from_slice(text)?;
             it.parts.push(Part { key, section: Section::Whole, compression: Compression::Gzip, digests });

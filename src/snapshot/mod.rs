@@ -29,6 +29,7 @@ use crate::outside::interrupt::Interrupted;
 use crate::outside::postgres::PgError;
 use crate::outside::process::ToolError;
 use crate::outside::store::{Store, StoreError};
+use crate::version::{self, Newer};
 
 use keys::KeysError;
 use manifest::{Manifest, Part};
@@ -113,7 +114,10 @@ pub enum SnapshotError {
     #[error("{key} is not a manifest that this version of migrate can read")]
     #[diagnostic(
         code("snapshot.manifest"),
-        help("Use the version of `migrate` that wrote it, or restore by hand as docs/restore-by-hand.md says.")
+        help(
+            "It was damaged or moved, or written by a newer migrate: restore the object, use that version, or restore by \
+             hand as docs/restore-by-hand.md says."
+        )
     )]
     Manifest {
         /// The object.
@@ -122,6 +126,10 @@ pub enum SnapshotError {
         #[source]
         source: serde_json::Error,
     },
+    /// The manifest is of a later version.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Newer(#[from] Newer),
     /// What is in the store is not what was sent.
     #[error("{database}: the archive {key} is damaged: {what}")]
     #[diagnostic(
@@ -269,24 +277,43 @@ pub async fn manifest(store: &Store, run: &RunId, database: &DatabaseName) -> Re
     let key = manifest_key(run, database);
     let text = store.get(&key).await.map_err(SnapshotError::store(database))?;
     let text = text.ok_or_else(|| SnapshotError::None { run: run.clone(), database: database.clone() })?;
-    Manifest::read(&text).map_err(|source| SnapshotError::Manifest { key, source })
+    let known = version::known(&text, &key, manifest::FORMAT);
+    known.map_err(|it| it.or(", or restore by hand as docs/restore-by-hand.md says"))?;
+    let read = Manifest::read(&text).and_then(|it| {
+        let elsewhere = || format!("it is that of {} in run {}", it.database, it.run);
+        // An object that came to lie in the wrong place would put one database's rows into another.
+        if (&it.run, &it.database) == (run, database) { Ok(it) } else { Err(serde::de::Error::custom(elsewhere())) }
+    });
+    read.map_err(|source| SnapshotError::Manifest { key, source })
 }
 
-/// The manifests of all snapshots of a run, by database.
+/// A snapshot that this version cannot read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// The run.
+    pub run: RunId,
+    /// The database.
+    pub database: DatabaseName,
+    /// Why.
+    pub newer: Newer,
+}
+
+/// The snapshots of a run, by database: the manifests of those that this version can read, and the others.
 ///
 /// # Errors
-/// One cannot be read, or the store failed.
-pub async fn manifests(store: &Store, run: &RunId) -> Result<Vec<Manifest>, SnapshotError> {
+/// One is damaged, or the store failed.
+pub async fn manifests(store: &Store, run: &RunId) -> Result<(Vec<Manifest>, Vec<Closed>), SnapshotError> {
     let folder = format!("{}/snapshots", journal::folder(run));
     let failed = |source| SnapshotError::Store { database: DatabaseName::new("store").expect("a name"), source };
-    let mut found = Vec::new();
+    let (mut found, mut closed) = (Vec::new(), Vec::new());
     for name in store.folders(&folder).await.map_err(failed)? {
         let Ok(database) = DatabaseName::new(name) else { continue };
         match manifest(store, run, &database).await {
             Ok(manifest) => found.push(manifest),
             Err(SnapshotError::None { .. }) => {}
+            Err(SnapshotError::Newer(newer)) => closed.push(Closed { run: run.clone(), database, newer }),
             Err(error) => return Err(error),
         }
     }
-    Ok(found)
+    Ok((found, closed))
 }

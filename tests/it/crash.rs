@@ -108,6 +108,7 @@ impl Scenario {
         let resumed = self.resumed(&world, run.as_deref(), &case).await;
         assert_told(&undisturbed.after, &told(&world).await, &format!("{case}, resumed"));
         assert_eq!(undisturbed.ledgers, ledgers(&world).await, "{case}, resumed");
+        nobody_waits(&world, &format!("{case}, resumed"));
         nothing_is_open(&world, run.as_deref(), &case).await;
         dropped(&world).await;
 
@@ -115,6 +116,7 @@ impl Scenario {
         let run = unfinished(&world);
         let back = if any_run(&world) { world.run(&["rollback", "--yes"]).expect(0).code } else { 64 };
         assert_told(&undisturbed.before, &told(&world).await, &format!("{case}, rolled back"));
+        nobody_waits(&world, &format!("{case}, rolled back"));
         nothing_is_open(&world, run.as_deref(), &case).await;
         dropped(&world).await;
         Outcomes { resumed, back }
@@ -263,6 +265,12 @@ async fn nothing_is_open(world: &TestWorld, run: Option<&str>, case: &str) {
     }
 }
 
+/// Whoever heard that a database is cut off has heard that it is back.
+fn nobody_waits(world: &TestWorld, case: &str) {
+    let heard = std::fs::read_to_string(world.path().join("heard")).unwrap_or_default();
+    assert_ne!(heard.lines().last(), Some("freeze"), "{case}: {heard}");
+}
+
 /// A world that came out right is over.
 async fn dropped(world: &TestWorld) {
     let mut server = connect(&harness::cluster().url("postgres", "postgres")).await;
@@ -393,4 +401,25 @@ async fn on_the_way_back_by_snapshot() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 6)]
 async fn on_the_way_back_by_down_scripts() {
     matrix(Scenario { command: &["rollback", "--via", "down", "--yes"], ..two_ways("down") }, 15).await;
+}
+
+/// Both databases with a standby, and hooks that hear when they are cut off.
+fn with_standbys(name: &'static str) -> Scenario {
+    let (standbys, hook) = (
+        "[databases.a]\nstandby = true\n[databases.b]\nstandby = true\n",
+        "argv = [\"sh\", \"-c\", \"echo $MIGRATE_ON >> heard\"]",
+    );
+    let scenario = two_ways(name);
+    let hooks = ["freeze", "unfreeze"].map(|on| format!("[[hooks]]\non = \"{on}\"\n{hook}\n")).concat();
+    Scenario { plan: scenario.plan.clone() + standbys + &hooks, ..scenario }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
+async fn with_standbys_on_the_way_forward() {
+    matrix(Scenario { first: &[], command: &["apply", "--yes"], ..with_standbys("warm") }, 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
+async fn on_the_way_back_by_standby() {
+    matrix(with_standbys("warm_back"), 15).await;
 }

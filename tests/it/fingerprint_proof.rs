@@ -12,7 +12,8 @@ use crate::harness::{OWNER, as_superuser, cluster, connect, execute, fresh_datab
 
 pub(crate) const ZOO: &str = include_str!("zoo.sql");
 
-/// What only a superuser may make.
+/// What only a superuser may make. There is no security label in it: PostgreSQL takes one from a provider that is loaded, and of the
+/// two that come with it, `sepgsql` wants a kernel with SELinux, and `dummy_seclabel` is a test module that Debian does not package.
 pub(crate) const SUPERUSER_ZOO: &str = "
     CREATE SCHEMA zoo;
     CREATE EXTENSION hstore SCHEMA zoo;
@@ -23,14 +24,20 @@ pub(crate) const SUPERUSER_ZOO: &str = "
     CREATE USER MAPPING FOR PUBLIC SERVER zoo_server;
     CREATE FOREIGN TABLE zoo.far (i int OPTIONS (column_name 'j') CHECK (i > 0)) SERVER zoo_server OPTIONS (tab 'x');
     COMMENT ON SERVER zoo_server IS 'far away';
+    COMMENT ON FOREIGN DATA WRAPPER zoo_wrapper IS 'wraps';
+    COMMENT ON FOREIGN TABLE zoo.far IS 'not here';
+    COMMENT ON COLUMN zoo.far.i IS 'not here either';
     CREATE FUNCTION zoo.on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
     CREATE EVENT TRIGGER zoo_ddl ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'DROP TABLE')
         EXECUTE FUNCTION zoo.on_ddl();
     ALTER EVENT TRIGGER zoo_ddl DISABLE;
+    COMMENT ON EVENT TRIGGER zoo_ddl IS 'sees changes';
     CREATE OPERATOR FAMILY zoo.family USING btree;
     CREATE OPERATOR CLASS zoo.backwards FOR TYPE integer USING btree FAMILY zoo.family AS
         OPERATOR 1 >, OPERATOR 2 >=, OPERATOR 3 =, OPERATOR 4 <=, OPERATOR 5 <, FUNCTION 1 btint4cmp(integer, integer);
     ALTER OPERATOR FAMILY zoo.family USING btree ADD FUNCTION 2 (integer, integer) btint4sortsupport(internal);
+    COMMENT ON OPERATOR FAMILY zoo.family USING btree IS 'for backwards';
+    COMMENT ON OPERATOR CLASS zoo.backwards USING btree IS 'downwards';
     CREATE TABLE zoo.t (i int);
     CREATE INDEX t_backwards ON zoo.t (i zoo.backwards);
     CREATE FUNCTION zoo.handler() RETURNS language_handler LANGUAGE c AS '$libdir/plpgsql', 'plpgsql_call_handler';
@@ -38,7 +45,10 @@ pub(crate) const SUPERUSER_ZOO: &str = "
     CREATE TRUSTED LANGUAGE zoo_language HANDLER zoo.handler INLINE zoo.inline;
     GRANT USAGE ON LANGUAGE zoo_language TO zoo_reader;
     CREATE TRANSFORM FOR integer LANGUAGE zoo_language (FROM SQL WITH FUNCTION prsd_lextype(internal));
+    COMMENT ON LANGUAGE zoo_language IS 'spoken';
+    COMMENT ON TRANSFORM FOR integer LANGUAGE zoo_language IS 'turns';
     CREATE ACCESS METHOD zoo_heap TYPE TABLE HANDLER heap_tableam_handler;
+    COMMENT ON ACCESS METHOD zoo_heap IS 'as usual';
     CREATE TABLE zoo.other_method (i int) USING zoo_heap;
     CREATE TYPE zoo.base;
     CREATE FUNCTION zoo.base_in(cstring) RETURNS zoo.base LANGUAGE internal IMMUTABLE STRICT AS 'int4in';
@@ -49,10 +59,13 @@ pub(crate) const SUPERUSER_ZOO: &str = "
     CREATE TEXT SEARCH PARSER zoo.parser (START = prsd_start, GETTOKEN = prsd_nexttoken, END = prsd_end,
         LEXTYPES = prsd_lextype, HEADLINE = prsd_headline);
     CREATE TEXT SEARCH TEMPLATE zoo.template (INIT = dsimple_init, LEXIZE = dsimple_lexize);
+    COMMENT ON TEXT SEARCH PARSER zoo.parser IS 'parses';
+    COMMENT ON TEXT SEARCH TEMPLATE zoo.template IS 'templates';
     CREATE PUBLICATION all_of_it FOR ALL TABLES;
     CREATE PUBLICATION of_a_schema FOR TABLES IN SCHEMA zoo;
     CREATE SUBSCRIPTION zoo_subscription CONNECTION 'host=nowhere' PUBLICATION p, q
         WITH (connect = false, slot_name = NONE);
+    COMMENT ON SUBSCRIPTION zoo_subscription IS 'asks nobody';
     REVOKE EXECUTE ON FUNCTION pg_sleep(float8) FROM PUBLIC;
     GRANT SELECT (rolpassword) ON pg_authid TO zoo_reader;
     CREATE FUNCTION zoo.with_extension() RETURNS int LANGUAGE sql AS 'SELECT 1';
@@ -152,9 +165,17 @@ async fn the_zoos_hold_one_of_each_kind() {
         |state of sequence|statistics object|subscription|table|table column|table constraint|text search configuration
         |text search dictionary|text search parser|text search template|transform|trigger|type|user mapping|view
         |view column|materialized view column";
+    // Whatever can have a comment has one somewhere.
+    let comments = "access method|aggregate|cast|collation|composite type column|conversion|domain constraint|event trigger
+        |extension|foreign table column|foreign table|foreign-data wrapper|function|index|language|large object|materialized view
+        |operator|operator class|operator family|policy|procedure|publication|rule|schema|sequence|server|statistics object
+        |subscription|table|table column|table constraint|text search configuration|text search dictionary
+        |text search parser|text search template|transform|trigger|type|view|view column";
+    let comments: Vec<String> = comments.split('|').map(|kind| format!("comment on {}", kind.trim())).collect();
     let missing: Vec<&str> = kinds
         .split('|')
         .map(str::trim)
+        .chain(comments.iter().map(String::as_str))
         .filter(|kind| !keys.iter().any(|key| key.strip_prefix(kind).is_some_and(|rest| rest.starts_with(' '))))
         .collect();
     assert!(missing.is_empty(), "none of: {missing:?}; all there is:\n{}", keys.join("\n"));

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests make the world that `World` gathers")]
 
 mod at_once;
+mod bad_inputs;
 mod baseline;
 mod cluster_proof;
 mod commands;
@@ -38,4 +39,6 @@ mod snapshots;
 mod soak;
 mod store;
 mod sync;
+mod tls;
+mod versions;
 mod world;

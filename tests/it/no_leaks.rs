@@ -1,5 +1,8 @@
 //! A password in a URL is in no output, no object of the store, no ledger, and on no command line.
 
+mod everything;
+mod watch;
+
 use std::fs;
 use std::process::Child;
 

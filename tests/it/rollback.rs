@@ -3,6 +3,7 @@
 mod bare;
 mod down;
 mod down_stops;
+mod freeze;
 mod hooks;
 mod price;
 mod properties;
@@ -12,6 +13,7 @@ mod runbook;
 mod selective;
 mod sessions;
 pub(crate) mod standby;
+mod zoo;
 
 use crate::world::TestWorld;
 

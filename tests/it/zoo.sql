@@ -29,8 +29,12 @@ CREATE TYPE zoo.spans AS RANGE (subtype = float8, subtype_diff = float8mi);
 REVOKE USAGE ON TYPE zoo.spans FROM PUBLIC;
 CREATE DOMAIN zoo.positive AS integer DEFAULT 1 NOT NULL CONSTRAINT over_zero CHECK (VALUE > 0);
 CREATE DOMAIN zoo.code AS varchar(8) CHECK (VALUE IN ('a', 'b', 'it''s'));
+CREATE DOMAIN zoo.codes AS zoo.code[] CHECK (cardinality(VALUE) < 9);
+CREATE TYPE zoo.nested AS (inner_size zoo.size, codes zoo.codes, mood zoo.mood[]);
 ALTER DOMAIN zoo.code ADD CONSTRAINT later CHECK (VALUE <> 'z') NOT VALID;
 COMMENT ON CONSTRAINT over_zero ON DOMAIN zoo.positive IS 'never zero';
+COMMENT ON DOMAIN zoo.positive IS 'more than nothing';
+COMMENT ON TYPE zoo.spans IS 'from here to there';
 GRANT USAGE ON TYPE zoo.mood TO zoo_reader WITH GRANT OPTION;
 
 -- Collations and conversions
@@ -38,6 +42,7 @@ CREATE COLLATION zoo.bytes FROM "C";
 CREATE COLLATION zoo.number_wise (provider = icu, locale = 'en-u-kn-true', deterministic = false);
 COMMENT ON COLLATION zoo.bytes IS 'by bytes';
 CREATE CONVERSION zoo.latin FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8;
+COMMENT ON CONVERSION zoo.latin IS 'old letters';
 
 -- Functions of every form
 CREATE FUNCTION zoo.twice(i integer) RETURNS integer LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE BEGIN ATOMIC
@@ -145,6 +150,16 @@ INSERT INTO zoo.cages VALUES
     ('00000000-0000-0000-0000-000000000001', 100, NULL, '[2020-01-01,2020-02-01)', '(1,1),(0,0)'),
     ('00000000-0000-0000-0000-000000000002', NULL, NULL, 'empty', NULL);
 
+CREATE TABLE zoo.deferred (
+    id int PRIMARY KEY,
+    place int UNIQUE DEFERRABLE,
+    other int REFERENCES zoo.deferred (id) MATCH FULL DEFERRABLE INITIALLY DEFERRED,
+    during int4range,
+    CONSTRAINT apart EXCLUDE USING gist (during WITH &&) DEFERRABLE INITIALLY DEFERRED
+);
+INSERT INTO zoo.deferred VALUES (1, 7, 2, '[1,5)'), (2, 8, 1, '[5,9)');
+COMMENT ON CONSTRAINT apart ON zoo.deferred IS 'never at once';
+
 CREATE TABLE zoo."Every Value" (
     "Id" integer PRIMARY KEY,
     "select" boolean,
@@ -245,6 +260,8 @@ CREATE STATISTICS zoo.together (dependencies, mcv) ON kind, mood FROM zoo.keeper
 CREATE STATISTICS zoo.expression ON (lower(name)), (kind IN ('a', 'b')) FROM zoo.keepers;
 ALTER STATISTICS zoo.together SET STATISTICS 55;
 COMMENT ON STATISTICS zoo.together IS 'they go together';
+COMMENT ON TABLE zoo.visits_2020 IS 'a part';
+COMMENT ON COLUMN zoo.visits.day IS 'by which it is divided';
 
 -- Views
 CREATE VIEW zoo.names AS SELECT id, name, kind IN ('a', 'b') AS common FROM zoo.keepers WHERE kind NOT IN ('c', 'd');
@@ -281,6 +298,7 @@ CREATE TRIGGER instead INSTEAD OF UPDATE ON zoo.checked FOR EACH ROW EXECUTE FUN
 CREATE TRIGGER on_replica AFTER DELETE ON zoo.cages FOR EACH ROW EXECUTE FUNCTION zoo.look();
 ALTER TABLE zoo.keepers DISABLE TRIGGER after_statement;
 ALTER TABLE zoo.cages ENABLE REPLICA TRIGGER on_replica;
+ALTER TABLE zoo.visits ENABLE ALWAYS TRIGGER on_visit;
 COMMENT ON TRIGGER before_row ON zoo.keepers IS 'first';
 ALTER TABLE zoo.cages ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON zoo.cages AS RESTRICTIVE FOR UPDATE TO zoo_reader, release

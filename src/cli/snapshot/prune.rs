@@ -47,12 +47,16 @@ async fn held(store: &Store) -> Result<Vec<Held>, Failure> {
             Err(journal::JournalError::NoRun { .. }) => continue,
             state => state.or_fail()?,
         };
-        let known = state.newer.is_none();
         for name in store.folders(&format!("{}/snapshots", journal::folder(&run))).await.or_fail()? {
             let Ok(database) = DatabaseName::new(name) else { continue };
+            let mut known = state.newer.is_none();
             let taken_at = match snapshot::manifest(store, &run, &database).await {
                 Ok(manifest) => Some(manifest.taken_at),
                 Err(SnapshotError::None { .. }) => None,
+                Err(SnapshotError::Newer(_)) => {
+                    known = false;
+                    None
+                }
                 Err(error) => return Err(error).or_fail(),
             };
             let objects = store.list(&snapshot::folder(&run, &database)).await.or_fail()?;

@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 
+use crate::failure::list;
 use crate::journal::state::RunState;
 use crate::names::{DatabaseName, RunId};
 use crate::plan::Plan;
 use crate::run::recover::{Outlook, Stand, outlook, stand};
 use crate::run::resume::word;
 use crate::run::survey::Survey;
+use crate::version::THIS;
 
 use super::super::text::plural;
 
@@ -28,6 +30,12 @@ pub(super) struct Open {
     resolve: Vec<String>,
     /// The databases that it has changed, or may have.
     changed: Vec<DatabaseName>,
+    /// The databases for which hooks on `freeze` were called, and those on `unfreeze` were not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    frozen: Vec<DatabaseName>,
+    /// The version of `migrate` that wrote it, if this one does not know all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    newer: Option<String>,
 }
 
 impl Open {
@@ -46,19 +54,29 @@ impl Open {
             obstacles: outlook.obstacles.into_iter().map(|it| it.what).chain(unreachable).collect(),
             ahead: outlook.names,
             changed: state.changed().map(|it| it.identity.name.clone()).collect(),
+            frozen: state.frozen.iter().cloned().collect(),
+            newer: state.newer.clone(),
         }
     }
 
     pub(super) fn text(&self) -> String {
         let (run, state) = (&self.run, self.state);
+        if let Some(version) = &self.newer {
+            return format!(
+                "Run {run} was written by migrate {version}, and this version ({THIS}) cannot tell whether it has ended.\n  Use \
+                 migrate {version} or a later one to finish it, or to take it back.\n"
+            );
+        }
         if self.direction == "back" {
             return format!(
-                "Run {run} is {state}: it was being rolled back.\n  Both `migrate resume {run}` and `migrate rollback {run}` go on \
-                 with that.\n"
+                "Run {run} is {state}: it was being rolled back.\n{}  Both `migrate resume {run}` and `migrate rollback {run}` go on \
+                 with that.\n",
+                self.owed()
             );
         }
         let (took, left) = (plural(self.took_effect, "migration"), self.ahead.len());
         let mut text = format!("Run {run} is {state}: {took} of it took effect, and {left} more are ahead.\n");
+        text += &self.owed();
         for it in &self.obstacles {
             text += &format!("  in the way: {}\n", it.replace('\n', "\n    "));
         }
@@ -71,12 +89,23 @@ impl Open {
             (true, names) => format!("applies {}", names.join(", ")),
         };
         text += &format!("  `migrate resume {run}` {then}\n");
-        let changed = self.changed.iter().map(DatabaseName::as_str).collect::<Vec<_>>().join(", ");
+        let changed = list(&self.changed);
         let back = if changed.is_empty() {
             "closes it: no database was changed".into()
         } else {
             format!("takes {changed} back")
         };
         text + &format!("  `migrate rollback {run}` {back}\n")
+    }
+
+    /// Whom nobody has told yet that they can come back.
+    fn owed(&self) -> String {
+        if self.frozen.is_empty() {
+            return String::new();
+        }
+        format!(
+            "  hooks on freeze were called for {}: both ways out call those on unfreeze first\n",
+            list(&self.frozen)
+        )
     }
 }

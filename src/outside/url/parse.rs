@@ -3,107 +3,11 @@
 
 use std::net::Ipv6Addr;
 
-use super::{DatabaseUrl, SslMode};
+use super::DatabaseUrl;
+use super::defaults::Defaults;
+use super::error::UrlError;
+use super::protection::Protection;
 use crate::outside::secret::Secret;
-
-/// Why a text is not the URL of a database. The messages never hold the password or any other value of the URL.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
-pub enum UrlError {
-    /// Not a PostgreSQL URL at all.
-    #[error("the URL does not begin with `postgresql://`")]
-    #[diagnostic(code("url.scheme"), help("Write `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`."))]
-    Scheme,
-    /// Usually a line end that came along with a secret.
-    #[error("the URL begins or ends with white space")]
-    #[diagnostic(
-        code("url.white_space"),
-        help("Remove it; a secret that was stored with a line end is a common cause.")
-    )]
-    WhiteSpace,
-    /// libpq would go to a default socket; which one differs from machine to machine.
-    #[error("the URL names no host")]
-    #[diagnostic(code("url.no_host"), help("Write `?host=/run/postgresql` for the local socket."))]
-    NoHost,
-    /// A release goes to one server, not to whichever answers.
-    #[error("the URL names several hosts")]
-    #[diagnostic(code("url.several_hosts"), help("Name the one server that is to be changed."))]
-    SeveralHosts,
-    /// libpq would take the user's name.
-    #[error("the URL names no database")]
-    #[diagnostic(code("url.no_database"), help("Write the database's name after the host: `…@HOST/DATABASE`."))]
-    NoDatabase,
-    /// The port is not a port.
-    #[error("the URL's port is not a number from 1 to 65535")]
-    #[diagnostic(code("url.port"), help("Write `HOST:5432`; a `:` or `/` in the password is written `%3A` or `%2F`."))]
-    Port,
-    /// The host cannot be one.
-    #[error("the URL's host holds a character that no host name has")]
-    #[diagnostic(
-        code("url.host"),
-        help("Write the host as `db.example.org`, `10.0.0.7`, `[::1]` or `?host=/run/postgresql`.")
-    )]
-    Host,
-    /// The first `@` ends the password, so the rest of the password became the host.
-    #[error("the URL's host holds an `@`")]
-    #[diagnostic(code("url.at_sign"), help("Write an `@` in the user or the password as `%40`."))]
-    AtSign,
-    /// The first `/` ends the host, so the rest of the password became the database.
-    #[error("a `/` stands before the URL's `@`")]
-    #[diagnostic(
-        code("url.slash"),
-        help("Write a `/` in the user or the password as `%2F`, and an `@` in the database's name as `%40`.")
-    )]
-    Slash,
-    /// `[` without `]`, or not an IPv6 address between them.
-    #[error("the URL's `[…]` is not an IPv6 address")]
-    #[diagnostic(code("url.ipv6"), help("Write an IPv6 address as `[::1]`, followed by `:PORT`, `/` or nothing."))]
-    Ipv6,
-    /// Only the application replaces it.
-    #[error("the URL's {0} is a placeholder that was never replaced")]
-    #[diagnostic(code("url.placeholder"), help("Put the real {0} in its place."))]
-    Placeholder(&'static str),
-    /// Not two hexadecimal digits after `%`, or not UTF-8 once decoded.
-    #[error("a `%` in the URL's {0} does not begin a valid escape")]
-    #[diagnostic(code("url.percent"), help("Write a literal `%` as `%25`."))]
-    Percent(&'static str),
-    /// A parameter without a value.
-    #[error("a parameter of the URL has no `=`")]
-    #[diagnostic(code("url.parameter"), help("Write parameters as `?name=value&name=value`."))]
-    NoEquals,
-    /// libpq refuses it too.
-    #[error("a parameter of the URL holds a second `=`")]
-    #[diagnostic(code("url.parameter"), help("Write an `=` in a value as `%3D`."))]
-    SecondEquals,
-    /// A parameter that we could not honour.
-    #[error("the URL has the parameter `{0}`, which migrate does not know")]
-    #[diagnostic(
-        code("url.unknown_parameter"),
-        help(
-            "Remove it; the parameters are `host`, `port`, `user`, `password`, `dbname`, `sslmode`, `ssl`, `sslrootcert`, \
-             `sslcert`, `sslkey`, `options`, `connect_timeout` and `application_name`."
-        )
-    )]
-    UnknownParameter(String),
-    /// The same, where even the name may be part of a password.
-    #[error("the URL has a parameter that migrate does not know")]
-    #[diagnostic(code("url.unknown_parameter"), help("Write a `?` or `&` in a password as `%3F` or `%26`."))]
-    UnreadableParameter,
-    /// `sslmode` or `ssl`.
-    #[error("the URL's `{0}` is not an SSL mode")]
-    #[diagnostic(
-        code("url.ssl_mode"),
-        help("Write `disable`, `allow`, `prefer`, `require`, `verify-ca` or `verify-full`.")
-    )]
-    SslMode(&'static str),
-    /// `connect_timeout`.
-    #[error("the URL's `connect_timeout` is not a number of seconds")]
-    #[diagnostic(code("url.connect_timeout"), help("Write a whole number, as in `connect_timeout=10`."))]
-    ConnectTimeout,
-    /// `options`.
-    #[error("the URL's `options` are not settings")]
-    #[diagnostic(code("url.options"), help("Write `options=-c%20name%3Dvalue`; other switches are not supported."))]
-    Options,
-}
 
 /// The parts as they are gathered: the query comes last and overrides, as in libpq. Empty means not given.
 #[derive(Default)]
@@ -113,10 +17,7 @@ struct Parts {
     user: String,
     password: String,
     dbname: String,
-    ssl_mode: Option<SslMode>,
-    ssl_root_cert: String,
-    ssl_cert: String,
-    ssl_key: String,
+    protection: Protection,
     options: String,
     connect_timeout: Option<u32>,
     application_name: String,
@@ -124,7 +25,7 @@ struct Parts {
 }
 
 /// Reads a URL.
-pub(super) fn parse(text: &str, default_user: Option<&str>) -> Result<DatabaseUrl, UrlError> {
+pub(super) fn parse(text: &str, defaults: &Defaults) -> Result<DatabaseUrl, UrlError> {
     if text != text.trim() {
         return Err(UrlError::WhiteSpace);
     }
@@ -133,7 +34,7 @@ pub(super) fn parse(text: &str, default_user: Option<&str>) -> Result<DatabaseUr
         return Err(UrlError::Scheme);
     }
     let credentials_end = rest.find(['@', '/']).filter(|at| rest[*at..].starts_with('@'));
-    let read = gather(rest, credentials_end).and_then(|parts| finish(text, parts, default_user));
+    let read = gather(rest, credentials_end).and_then(|parts| finish(text, parts, defaults));
     // A password with a `/` in it would otherwise be reported as a wrong port, or shown as a host or a database.
     let after = credentials_end.map_or(rest, |at| &rest[at + 1..]);
     let in_path = after.split('?').next().and_then(|it| it.split_once('/')).is_some_and(|(_, path)| path.contains('@'));
@@ -216,31 +117,26 @@ fn read_parameter(parts: &mut Parts, parameter: &str) -> Result<(), UrlError> {
         "user" => parts.user = component(value, "user")?,
         "password" => parts.password = component(value, "password")?,
         "dbname" => parts.dbname = decode(value, "database")?,
-        "sslmode" => parts.ssl_mode = Some(ssl_mode(value).ok_or(UrlError::SslMode("sslmode"))?),
-        "ssl" if value == "true" => parts.ssl_mode = Some(SslMode::Require),
-        "ssl" => parts.ssl_mode = Some(ssl_mode(value).ok_or(UrlError::SslMode("ssl"))?),
-        "sslrootcert" => parts.ssl_root_cert = decode(value, "`sslrootcert`")?,
-        "sslcert" => parts.ssl_cert = decode(value, "`sslcert`")?,
-        "sslkey" => parts.ssl_key = decode(value, "`sslkey`")?,
         "options" => parts.options = decode(value, "`options`")?,
         "application_name" => parts.application_name = decode(value, "`application_name`")?,
         "connect_timeout" => parts.connect_timeout = Some(value.parse().map_err(|_| UrlError::ConnectTimeout)?),
-        _ => return Err(unknown_parameter(name)),
+        _ => return read_protection(parts, &name, value),
     }
     Ok(())
 }
 
+fn read_protection(parts: &mut Parts, name: &str, value: &str) -> Result<(), UrlError> {
+    let value = decode(value, "parameters")?;
+    parts.protection.read(name, &value).unwrap_or_else(|| Err(unknown_parameter(name)))
+}
+
 /// The name is shown if it can be the name of a parameter.
-fn unknown_parameter(name: String) -> UrlError {
+fn unknown_parameter(name: &str) -> UrlError {
     let plain = name.len() <= 40 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-    if plain { UrlError::UnknownParameter(name) } else { UrlError::UnreadableParameter }
+    if plain { UrlError::UnknownParameter(name.to_owned()) } else { UrlError::UnreadableParameter }
 }
 
-fn ssl_mode(text: &str) -> Option<SslMode> {
-    SslMode::ALL.into_iter().find(|mode| mode.as_str() == text)
-}
-
-fn finish(text: &str, parts: Parts, default_user: Option<&str>) -> Result<DatabaseUrl, UrlError> {
+fn finish(text: &str, parts: Parts, defaults: &Defaults) -> Result<DatabaseUrl, UrlError> {
     if parts.hosts_in_query > 1 || parts.host.contains(',') || parts.port.contains(',') {
         return Err(UrlError::SeveralHosts);
     }
@@ -251,13 +147,10 @@ fn finish(text: &str, parts: Parts, default_user: Option<&str>) -> Result<Databa
     Ok(DatabaseUrl {
         host: parts.host,
         port: port.filter(|port| *port != 0).ok_or(UrlError::Port)?,
-        user: given(parts.user).or_else(|| default_user.map(str::to_owned)),
+        user: given(parts.user).or_else(|| defaults.user.clone()),
         password: given(parts.password).map(Secret::new),
         dbname: given(parts.dbname).ok_or(UrlError::NoDatabase)?,
-        ssl_mode: parts.ssl_mode.unwrap_or(SslMode::Prefer),
-        ssl_root_cert: given(parts.ssl_root_cert),
-        ssl_cert: given(parts.ssl_cert),
-        ssl_key: given(parts.ssl_key),
+        ssl: parts.protection.finish(defaults)?,
         options_text: given(parts.options),
         options,
         connect_timeout: parts.connect_timeout,

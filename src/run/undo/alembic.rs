@@ -13,9 +13,10 @@ use crate::names::{DatabaseName, StepName};
 use crate::outside::postgres::connect;
 use crate::plan::{Plan, Step};
 
+use super::super::file_step::session;
 use super::super::program_step::{self, ProgramFailed};
 use super::super::rollback::RollbackError;
-use super::super::step::{Context, StepError, session};
+use super::super::step::{Context, StepError};
 use super::super::subject::failed;
 use super::look::{Row, without};
 use super::{How, Undo, UndoError, Unit, WhyNot};

@@ -23,14 +23,14 @@ async fn hooked(hint: &str) -> TestWorld {
     world
 }
 
-fn heard(world: &TestWorld) -> String {
+pub(super) fn heard(world: &TestWorld) -> String {
     let text = fs::read_to_string(world.path().join("heard")).unwrap_or_default();
     fs::write(world.path().join("heard"), "").expect("a file");
     text
 }
 
 /// Takes one request, answers it, and gives what it was.
-async fn one_request(listener: TcpListener, answer: &'static str) -> String {
+pub(super) async fn one_request(listener: TcpListener, answer: &'static str) -> String {
     let (mut stream, _) = listener.accept().await.expect("a client");
     let mut text = String::new();
     let mut bytes = [0; 4096];
@@ -66,7 +66,8 @@ async fn programs_and_urls_hear_of_it_and_a_failure_changes_nothing() {
     assert_eq!(outcomes, ["failed", "passed"], "{back}");
     assert_eq!(back["hooks"][0]["detail"], "`sh` exited with 3: no channel", "{back}");
     let body: Value = serde_json::from_str(&request[request.find('{').expect("a body")..]).expect("JSON");
-    let expected = json!({ "on": "rollback", "run": run, "plan": "test", "target": "local", "outcome": "rolled_back", "rolled_back": ["rag"] });
+    let expected = json!({ "on": "rollback", "run": run, "plan": "test", "target": "local", "outcome": "rolled_back", "databases": ["rag"],
+        "rolled_back": ["rag"] });
     assert_eq!((body, request.starts_with("POST /secret-path ")), (expected, true), "{request}");
 
     // Refused, and without the variable: the databases go back all the same, and the URL is nowhere.

@@ -50,6 +50,16 @@ async fn there_and_back(hint: &str, store: &str, ending: &str) {
     assert_eq!(back["outcome"], "rolled_back", "{back}");
     assert_same(&before, &world.fingerprints().await);
     assert_eq!(world.value("big", "select encode(lo_get(4711), 'hex')").await, "00ff0a74657874");
+    shared_out(&world).await;
+}
+
+/// The table that is more than its share came through several sessions, each with transactions of its own, and the others
+/// through one, which wrote their rows frozen.
+async fn shared_out(world: &TestWorld) {
+    let transactions =
+        async |table: &str| world.value("big", &format!("select count(distinct xmin::text) from {table}")).await;
+    assert_ne!(transactions("\"Sch ema\".\"ta\"\"ble*\"").await, "1");
+    assert_eq!([transactions("rows").await, transactions("part_1").await], ["1", "1"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
