@@ -4,6 +4,8 @@
 mod federated;
 mod gcs;
 mod s3;
+mod trouble;
+mod upload;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,18 +16,17 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
-use tokio::task::JoinSet;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use super::durable;
 use crate::crash;
-use federated::NoToken;
+pub use trouble::StoreError;
+use trouble::Who;
+pub use upload::Upload;
 
 /// Bytes of the parts of a small upload: the least that stores take, because every part in flight is held in memory, for each of
 /// the archives that are made side by side.
 pub const PART: usize = 5 << 20;
-/// Parts in flight for one upload, beside the one being filled.
-const IN_FLIGHT: usize = 2;
 /// Bytes of one ranged read. Many short reads and no long one: `object_store` limits the time of a whole response.
 const READ: u64 = 4 << 20;
 /// A create whose outcome is unknown is looked up and tried again this often.
@@ -35,94 +36,6 @@ const CREATED_AT_ONCE: usize = 64;
 
 /// The longest that one request may take, unless the environment says otherwise (`GOOGLE_TIMEOUT`, `AWS_TIMEOUT`).
 const TIMEOUT: &str = "120 seconds";
-
-/// Why the store did not do what was asked.
-#[derive(Debug, thiserror::Error, miette::Diagnostic)]
-pub enum StoreError {
-    /// The URL is not of a kind that is known.
-    #[error("`{url}` is not a store")]
-    #[diagnostic(code("store.url"), help("Write `file:///folder`, `gs://bucket/prefix` or `s3://bucket/prefix`."))]
-    Url {
-        /// As given.
-        url: String,
-    },
-    /// A folder store cannot be opened.
-    #[error("the store folder {} cannot be used", path.display())]
-    #[diagnostic(code("store.folder"), help("Create it, or name another with `[store] url` or `--store`."))]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The client cannot be made, for want of credentials for example.
-    #[error("the store {url} cannot be set up with {who}")]
-    #[diagnostic(
-        code("store.setup"),
-        help("Correct it, or name other credentials: README.md has the table of those that are read.")
-    )]
-    Setup {
-        /// The store.
-        url: String,
-        /// Whose credentials.
-        who: String,
-        /// What the client said.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// An operation failed after the client's own retries.
-    #[error("the store could not {what} `{key}`")]
-    #[diagnostic(code("store.io"), help("Run `migrate doctor`, which writes to the store and reads back."))]
-    Io {
-        /// `write`, `read`, `list`.
-        what: &'static str,
-        /// The object.
-        key: String,
-        /// What the client said.
-        #[source]
-        source: Box<object_store::Error>,
-    },
-    /// Nobody says who we are.
-    #[error("the store has no credentials to {what} `{key}` with: {who} gave none")]
-    #[diagnostic(code("store.credentials"), help("{help}"))]
-    Credentials {
-        /// `write`, `read`, `list`.
-        what: &'static str,
-        /// The object.
-        key: String,
-        /// Whose credentials were tried.
-        who: String,
-        /// What to do.
-        help: &'static str,
-        /// What the client said.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The store knows who we are, or does not believe it, and refuses.
-    #[error("the store does not let {who} {what} `{key}`")]
-    #[diagnostic(code("store.denied"), help("{help}"))]
-    Denied {
-        /// `write`, `read`, `list`.
-        what: &'static str,
-        /// The object.
-        key: String,
-        /// Whose credentials.
-        who: String,
-        /// What to do.
-        help: &'static str,
-        /// What the store said.
-        #[source]
-        source: Box<object_store::Error>,
-    },
-    /// Another writer has created the object with other content.
-    #[error("`{key}` exists already, with other content")]
-    #[diagnostic(code("store.taken"), help("Another `migrate` works on the same run; see `migrate status`."))]
-    Taken {
-        /// The object.
-        key: String,
-    },
-}
 
 /// An object's key, relative to the store's prefix, and its size.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -404,17 +317,7 @@ impl Store {
         crash::point("upload begin before", key);
         let parts = self.inner.put_multipart(&self.path(key)).await.map_err(self.who.io("write", key))?;
         crash::point("upload begin after", key);
-        let who = self.who.clone();
-        Ok(Upload {
-            parts,
-            who,
-            key: key.into(),
-            part,
-            filling: Vec::new(),
-            filled: 0,
-            flying: JoinSet::new(),
-            sent: 0,
-        })
+        Ok(Upload::of(parts, self.who.clone(), key, part))
     }
 }
 
@@ -429,161 +332,4 @@ fn make_files(
     let contents = objects.iter().map(|(_, content)| content.as_ref());
     let file = |(path, content)| Ok((folder.path_to_filesystem(path)?, content));
     durable::create(&root, &paths.iter().zip(contents).map(file).collect::<std::io::Result<Vec<_>>>()?)
-}
-
-/// Whose credentials the store is reached with, in the words of a message.
-#[derive(Clone)]
-struct Who(Arc<str>);
-
-impl From<String> for Who {
-    fn from(text: String) -> Self {
-        Self(text.into())
-    }
-}
-
-impl From<&str> for Who {
-    fn from(text: &str) -> Self {
-        Self(text.into())
-    }
-}
-
-impl Who {
-    /// For `map_err`: what `key` could not be done to.
-    fn io(&self, what: &'static str, key: &str) -> impl FnOnce(object_store::Error) -> StoreError {
-        let (key, who) = (key.to_owned(), self.0.to_string());
-        move |source| {
-            let text = source.to_string();
-            if let Some(why) = NoToken::cause_of(&source) {
-                return StoreError::Credentials { what, key, who, help: help(&text), source: why.into() };
-            }
-            match &source {
-                _ if NO_TOKEN.iter().any(|it| text.contains(it)) => {
-                    StoreError::Credentials { what, key, who, help: help(&text), source: source.into() }
-                }
-                object_store::Error::Unauthenticated { .. } | object_store::Error::PermissionDenied { .. } => {
-                    StoreError::Denied { what, key, who, help: DENIED, source: source.into() }
-                }
-                // Of a listing, `object_store` says it in words alone.
-                _ if ["status code: 401", "status code: 403"].iter().any(|it| text.contains(it)) => {
-                    StoreError::Denied { what, key, who, help: DENIED, source: source.into() }
-                }
-                _ => StoreError::Io { what, key, source: source.into() },
-            }
-        }
-    }
-}
-
-/// How `object_store` speaks of tokens that it could not get: from Google, and from Amazon's machines and roles.
-const NO_TOKEN: [&str; 4] = ["token request", "/latest/api/token", "AssumeRoleWithWebIdentity", "security-credentials"];
-
-const DENIED: &str = "If it says that credentials expired or are not valid, log in again or name others; else give the account the \
-                      right to create, read and list objects of the bucket. `migrate doctor` tries both.";
-
-fn help(text: &str) -> &'static str {
-    if text.contains("S3") {
-        return "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN; those of a profile \
-                come with `eval \"$(aws configure export-credentials --format env)\"`.";
-    }
-    "Set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials, or GOOGLE_BEARER_TOKEN to a token; where the file is named already, \
-     look at the cause below, and log in again or correct the file."
-}
-
-/// An upload under way. It must be ended by [`Upload::finish`] or [`Upload::abort`]: dropping it leaves parts behind that
-/// cost money.
-pub struct Upload {
-    parts: Box<dyn MultipartUpload>,
-    who: Who,
-    key: String,
-    part: usize,
-    filling: Vec<Bytes>,
-    filled: usize,
-    flying: JoinSet<object_store::Result<()>>,
-    sent: usize,
-}
-
-impl Upload {
-    /// Adds bytes. Waits while enough parts are in flight, so that a slow store slows the writer down.
-    ///
-    /// # Errors
-    /// An earlier part was refused.
-    pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), StoreError> {
-        while !bytes.is_empty() {
-            let room = part_size(self.part, self.sent) - self.filled;
-            let piece = bytes.split_to(room.min(bytes.len()));
-            self.filled += piece.len();
-            self.filling.push(piece);
-            if self.filled == part_size(self.part, self.sent) {
-                self.send().await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn send(&mut self) -> Result<(), StoreError> {
-        while self.flying.len() >= IN_FLIGHT {
-            self.land().await?;
-        }
-        let payload: PutPayload = std::mem::take(&mut self.filling).into_iter().collect();
-        self.filled = 0;
-        self.sent += 1;
-        crash::point("upload part before", &self.key);
-        self.flying.spawn(self.parts.put_part(payload));
-        Ok(())
-    }
-
-    async fn land(&mut self) -> Result<(), StoreError> {
-        match self.flying.join_next().await {
-            Some(Ok(done)) => {
-                crash::point("upload part after", &self.key);
-                done.map_err(self.who.io("write", &self.key))
-            }
-            Some(Err(died)) => std::panic::resume_unwind(died.into_panic()),
-            None => Ok(()),
-        }
-    }
-
-    /// Sends what is left and makes the object appear.
-    ///
-    /// # Errors
-    /// A part or the completion was refused; the upload is aborted.
-    pub async fn finish(mut self) -> Result<(), StoreError> {
-        match self.complete().await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.abort().await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn complete(&mut self) -> Result<(), StoreError> {
-        if self.filled > 0 || self.sent == 0 {
-            self.send().await?;
-        }
-        while !self.flying.is_empty() {
-            self.land().await?;
-        }
-        crash::point("upload complete before", &self.key);
-        self.parts.complete().await.map_err(self.who.io("write", &self.key))?;
-        crash::point("upload complete after", &self.key);
-        Ok(())
-    }
-
-    /// Gives the upload up. What the store says to that is not passed on: the error that led here matters more.
-    pub async fn abort(mut self) {
-        self.flying.shutdown().await;
-        if let Err(error) = self.parts.abort().await {
-            tracing::warn!(key = self.key, %error, "an aborted upload may have left parts behind");
-        }
-    }
-}
-
-/// Parts are as large as whoever knows about how much is coming said, `first` bytes. Where it is far more, they grow, so that
-/// 10,000 of them (the store's limit) hold a terabyte at least: memory is then the smaller trouble.
-fn part_size(first: usize, sent: usize) -> usize {
-    match sent {
-        0..6_000 => first,
-        6_000..8_000 => first.max(40 << 20),
-        _ => first.max(512 << 20),
-    }
 }

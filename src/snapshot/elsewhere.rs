@@ -90,7 +90,12 @@ pub async fn restore_as(
         Err(error) => {
             restore::drop_database(url, &name).await.map_err(&failed)?;
             drop_roles(&mut session, &created).await.map_err(&failed)?;
-            Err(error)
+            Err(match error {
+                SnapshotError::Differs { database, what, .. } => {
+                    SnapshotError::Differs { database, what, help: "What was restored is dropped again.".into() }
+                }
+                error => error,
+            })
         }
     }
 }

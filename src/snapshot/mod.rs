@@ -146,17 +146,14 @@ pub enum SnapshotError {
     },
     /// The restored rows are not those of the snapshot.
     #[error("{database}: the restored database differs from the snapshot: {what}")]
-    #[diagnostic(
-        code("snapshot.differs"),
-        help("The live database was not touched. The side database {side} is kept for a look.")
-    )]
+    #[diagnostic(code("snapshot.differs"), help("The live database was not touched. {help}"))]
     Differs {
         /// Which database.
         database: DatabaseName,
         /// Tables and counts.
         what: String,
-        /// The side database.
-        side: String,
+        /// What became of what was restored.
+        help: String,
     },
     /// There is something already where the restore would go.
     #[error("the database {dbname} exists already")]

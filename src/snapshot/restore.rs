@@ -113,7 +113,7 @@ pub async fn into_side(
     let oid = oid.ok_or_else(|| SnapshotError::Differs {
         database: name.clone(),
         what: "the side database is gone".into(),
-        side: side.into(),
+        help: "Run the same command again.".into(),
     })?;
     let seconds = begun.elapsed().as_secs_f64();
     world.tell(Event::Restored { database: name.clone(), side: side.into(), rows, seconds });
@@ -188,7 +188,8 @@ async fn compare(
     if differences.is_empty() {
         return Ok(manifest.rows());
     }
-    Err(SnapshotError::Differs { database: name.clone(), what: differences.join("; "), side: side.dbname().to_owned() })
+    let help = format!("The side database {} is kept for a look.", side.dbname());
+    Err(SnapshotError::Differs { database: name.clone(), what: differences.join("; "), help })
 }
 
 /// The tables, catalogs and materialised views whose statistics are still to be gathered, as SQL names them.
