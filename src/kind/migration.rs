@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 
 use crate::journal::ledger::{self, Author};
 use crate::names::StepName;
-use crate::outside::postgres::{PgError, Said, backend_pid, change, connect};
+use crate::outside::postgres::{DURABLE, PgError, Said, backend_pid, change, connect};
 use crate::outside::url::DatabaseUrl;
 use crate::sql::{statements, transaction};
 
@@ -308,6 +308,15 @@ async fn in_transaction(
     let body = sendable(it);
     let message = Message::whole(&body, &before, &after);
     with_retries(session, setting, &message).await.map_err(|failed| located(failed, it, &message))
+}
+
+/// Waits for the disk, for commits of the session's that have not: those of migrations whose step ended before its last one. Where
+/// that fails, the server is gone, and what it has is what its ledger says when it is back.
+pub(crate) async fn settle(session: &mut Session<'_>) {
+    // A transaction that writes nothing waits for nothing.
+    let word =
+        format!("BEGIN; {DURABLE} SELECT pg_catalog.pg_logical_emit_message(true, 'migrate', 'settled'); COMMIT;");
+    let _ = change(&mut session.connection, word).await;
 }
 
 /// Sends a message that is one transaction, and again as a whole where it did not get its lock, with a wait between two

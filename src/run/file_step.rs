@@ -40,17 +40,24 @@ pub(super) async fn apply_files(
 ) -> Partly<()> {
     let mut session = session(step, context).await?;
     let last = files.last().map(|(place, _)| place);
-    for (place, file) in files {
-        if !context.may_begin(*place, stop).await {
-            break;
+    let ended = async {
+        for (place, file) in files {
+            if !context.may_begin(*place, stop).await {
+                break;
+            }
+            // Those before it are on the disk when it is.
+            let durable = Some(place) == last;
+            let around = Around { going_on: going_on.get(&file.name), durable, ..Around::default() };
+            apply_file(context, step, &mut session, file, &around).await?;
+            mine.push(file.name.clone());
         }
-        // Those before it are on the disk when it is.
-        let durable = Some(place) == last;
-        let around = Around { going_on: going_on.get(&file.name), durable, ..Around::default() };
-        apply_file(context, step, &mut session, file, &around).await?;
-        mine.push(file.name.clone());
+        Ok(())
+    };
+    let ended = ended.await;
+    if (1..files.len()).contains(&mine.len()) {
+        migration::settle(&mut session).await;
     }
-    Ok(())
+    ended
 }
 
 /// What a migration is surrounded by, besides the ledger.
@@ -150,20 +157,27 @@ pub(super) async fn apply_refinery(
     let history = history.map_err(|source| (StepError::Refinery { database: database(), source }, false))?;
     let wanted: BTreeSet<&usize> = wanted.iter().collect();
     let pending: Vec<_> = history.pending.iter().filter(|it| wanted.contains(&it.index)).collect();
-    let last = pending.last().map(|it| it.index);
-    for pending in pending {
-        if !context.may_begin(pending.index, stop).await {
-            break;
+    let (count, last) = (pending.len(), pending.last().map(|it| it.index));
+    let ended = async {
+        for pending in pending {
+            if !context.may_begin(pending.index, stop).await {
+                break;
+            }
+            let file = &files[pending.index];
+            let around = Around {
+                before: std::slice::from_ref(&history.create_table),
+                also: std::slice::from_ref(&pending.insert_row),
+                going_on: None,
+                durable: Some(pending.index) == last,
+            };
+            apply_file(context, step, &mut session, file, &around).await?;
+            mine.push(file.name.clone());
         }
-        let file = &files[pending.index];
-        let around = Around {
-            before: std::slice::from_ref(&history.create_table),
-            also: std::slice::from_ref(&pending.insert_row),
-            going_on: None,
-            durable: Some(pending.index) == last,
-        };
-        apply_file(context, step, &mut session, file, &around).await?;
-        mine.push(file.name.clone());
+        Ok(())
+    };
+    let ended = ended.await;
+    if (1..count).contains(&mine.len()) {
+        migration::settle(&mut session).await;
     }
-    Ok(())
+    ended
 }

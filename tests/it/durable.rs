@@ -68,3 +68,20 @@ async fn what_is_called_done_is_there_after_a_crash() {
     crash();
     assert_eq!(world.value("a", "to_regclass('t')").await, "NULL");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_applied_before_a_failure_is_there_after_a_crash() {
+    let own = OwnServer::start(&[("synchronous_commit", "off"), ("wal_writer_delay", "10000ms")]).await;
+    let world = own.world("halted", "").await;
+    world.plan(&(sql_step("a") + "[run]\non_failure = \"halt\"\n"));
+    for (name, sql) in [("001_t", "create table t ()"), ("002_u", "create table u ()"), ("003_bad", "select nonsense")]
+    {
+        world.file(&format!("migrations/a/{name}.sql"), &format!("{sql};\n"));
+    }
+    own.sql("checkpoint").await;
+    world.run(&["apply", "--yes"]).expect(4);
+    own.cluster.stop_immediate().expect("it runs");
+    own.cluster.start_again().expect("it can be started");
+    assert_eq!(world.json(0, &["status"])["databases"][0]["applied"], 2);
+    assert_eq!(world.value("a", "to_regclass('u')").await, "u");
+}
