@@ -41,7 +41,12 @@ struct NoStore;
 
 #[derive(Debug, Error, Diagnostic)]
 #[error("the plan of run {run} is not in {store}")]
-#[diagnostic(code("store.no_plan"), help("The run ended before it kept its plan, and changed nothing."))]
+#[diagnostic(
+    code("store.no_plan"),
+    help(
+        "A run keeps it before it changes anything. If this one did, somebody has removed it since: bring it back (`runs/{run}/plan.toml`)."
+    )
+)]
 struct NoStoredPlan {
     run: RunId,
     store: String,
