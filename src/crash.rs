@@ -41,7 +41,7 @@ mod armed {
         *count += 1;
         let here = format!("{name}#{count}");
         if let Some(list) = &armed.list {
-            let about: String = about.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect();
+            let about: String = about.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(2_000).collect();
             let written = writeln!(list.lock().expect("nobody panics while holding this"), "{here}\t{about}");
             written.expect("the list can be written");
         }
