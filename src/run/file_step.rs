@@ -39,23 +39,35 @@ pub(super) async fn apply_files(
     mine: &mut Vec<String>,
 ) -> Partly<()> {
     let mut session = session(step, context).await?;
-    let last = files.last().map(|(place, _)| place);
+    let around = |it: &Migration| Around { going_on: going_on.get(&it.name), ..Around::default() };
+    let files = files.iter().map(|(place, file)| (*place, *file, around(file))).collect();
+    apply_each(context, step, &mut session, files, stop, mine).await
+}
+
+/// Applies one after the other, until somebody wants to stop. The last commit waits for the disk, and all before it are there with it.
+async fn apply_each(
+    context: &Context<'_>,
+    step: &Step,
+    session: &mut Session<'_>,
+    files: Vec<(usize, &Migration, Around<'_>)>,
+    stop: &Interrupt,
+    mine: &mut Vec<String>,
+) -> Partly<()> {
+    let count = files.len();
     let ended = async {
-        for (place, file) in files {
-            if !context.may_begin(*place, stop).await {
+        for (at, (place, file, around)) in files.into_iter().enumerate() {
+            if !context.may_begin(place, stop).await {
                 break;
             }
-            // Those before it are on the disk when it is.
-            let durable = Some(place) == last;
-            let around = Around { going_on: going_on.get(&file.name), durable, ..Around::default() };
-            apply_file(context, step, &mut session, file, &around).await?;
+            let durable = at + 1 == count;
+            apply_file(context, step, session, file, &Around { durable, ..around }).await?;
             mine.push(file.name.clone());
         }
         Ok(())
     };
     let ended = ended.await;
-    if (1..files.len()).contains(&mine.len()) {
-        migration::settle(&mut session).await;
+    if (1..count).contains(&mine.len()) {
+        migration::settle(session).await;
     }
     ended
 }
@@ -156,28 +168,12 @@ pub(super) async fn apply_refinery(
     let history = history.map_err(|source| (StepError::Database { database: database(), source }, false))?;
     let history = history.map_err(|source| (StepError::Refinery { database: database(), source }, false))?;
     let wanted: BTreeSet<&usize> = wanted.iter().collect();
-    let pending: Vec<_> = history.pending.iter().filter(|it| wanted.contains(&it.index)).collect();
-    let (count, last) = (pending.len(), pending.last().map(|it| it.index));
-    let ended = async {
-        for pending in pending {
-            if !context.may_begin(pending.index, stop).await {
-                break;
-            }
-            let file = &files[pending.index];
-            let around = Around {
-                before: std::slice::from_ref(&history.create_table),
-                also: std::slice::from_ref(&pending.insert_row),
-                going_on: None,
-                durable: Some(pending.index) == last,
-            };
-            apply_file(context, step, &mut session, file, &around).await?;
-            mine.push(file.name.clone());
-        }
-        Ok(())
+    let around = |row| Around {
+        before: std::slice::from_ref(&history.create_table),
+        also: std::slice::from_ref(row),
+        ..Around::default()
     };
-    let ended = ended.await;
-    if (1..count).contains(&mine.len()) {
-        migration::settle(&mut session).await;
-    }
-    ended
+    let pending = history.pending.iter().filter(|it| wanted.contains(&it.index));
+    let files = pending.map(|it| (it.index, &files[it.index], around(&it.insert_row))).collect();
+    apply_each(context, step, &mut session, files, stop, mine).await
 }

@@ -9,6 +9,10 @@ mod faults;
 mod prune;
 mod roles;
 
+use std::fs;
+
+use serde_json::Value;
+
 use crate::world::TestWorld;
 
 /// Makes a database that is divided: three large tables, and beside them everything that belongs to the data of a dump and is no
@@ -60,4 +64,12 @@ pub(crate) async fn divided(hint: &str, store: &str) -> TestWorld {
     world.file("plans/production.toml", &plan.replace("[store]\n", &format!("[store]\n{store}\n")));
     world.file("migrations/big/001_more.sql", "alter table rows add column more int default 1;\n");
     world
+}
+
+/// Changes the manifest in the store, as nobody should.
+fn falsify(world: &TestWorld, change: impl FnOnce(&mut Value)) {
+    let path = world.object("manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).expect("there")).expect("JSON");
+    change(&mut manifest);
+    fs::write(&path, manifest.to_string()).expect("ours");
 }

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::divided;
+use super::{divided, falsify};
 use crate::fingerprint_proof::{ZOO, make_roles};
 use crate::harness;
 use crate::world::{TestWorld, assert_same};
@@ -13,14 +13,6 @@ use crate::world::{TestWorld, assert_same};
 async fn scratch(world: &TestWorld, database: &str) -> String {
     let like = format!("{}\\_\\_drill%", world.dbname(database).replace('_', "\\_"));
     world.ask(&format!("select count(*) from pg_database where datname like '{like}'")).await
-}
-
-/// Changes the manifest in the store, as nobody should.
-fn falsify(world: &TestWorld, change: impl FnOnce(&mut Value)) {
-    let path = world.object("manifest.json");
-    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).expect("there")).expect("JSON");
-    change(&mut manifest);
-    fs::write(&path, manifest.to_string()).expect("ours");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,8 +6,8 @@ use migrate::outside::cluster::{Cluster, ClusterOptions};
 use serde_json::{Map, Value, json};
 use sqlx::PgConnection;
 
-use super::divided;
 use super::faults::{but_for, in_place_of};
+use super::{divided, falsify};
 use crate::fingerprint::{Fingerprint, fingerprint};
 use crate::fingerprint_proof::{SUPERUSER_ZOO, ZOO, make_roles};
 use crate::harness;
@@ -191,14 +191,6 @@ async fn several_become_one() {
     // Without owners and privileges, it is still said to whom policies apply.
     let ours = ["snapshot", "restore", "--only", "zoo", "--no-owner", "--as", "ours"];
     let _ = world.run(&with(&ours, &all)).expect(0);
-}
-
-/// A manifest in the store, changed as nobody should.
-fn falsify(world: &TestWorld, change: impl FnOnce(&mut Value)) {
-    let path = world.object("manifest.json");
-    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).expect("there")).expect("JSON");
-    change(&mut manifest);
-    fs::write(&path, manifest.to_string()).expect("ours");
 }
 
 #[tokio::test(flavor = "multi_thread")]
