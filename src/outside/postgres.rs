@@ -105,6 +105,16 @@ pub enum PgError {
     },
 }
 
+impl PgError {
+    /// The five characters of the SQL state, if a server said it.
+    pub fn state(&self) -> Option<&str> {
+        match self {
+            Self::Connect { source, .. } | Self::Full { source, .. } | Self::Query { source, .. } => source.state.as_deref(),
+            Self::Pooler { .. } | Self::Unprotected { .. } => None,
+        }
+    }
+}
+
 /// What the server or the driver said, with the SQL state, the detail and the hint where there are any.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

@@ -132,7 +132,7 @@ async fn run_sql(session: &mut PgConnection, sql: String) -> Result<(), PgError>
 /// # Errors
 /// The server refuses.
 pub async fn create_like(session: &mut PgConnection, like: &Properties, side: &str) -> Result<(), PgError> {
-    run_sql(session, format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(side))).await?;
+    drop_if_there(session, side).await?;
     let mut sql = format!(
         "CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",
         identifier(side),
@@ -211,7 +211,30 @@ async fn without_statistics(session: &mut PgConnection, done: &BTreeSet<Name>) -
 /// The server refuses.
 pub async fn drop_database(url: &DatabaseUrl, dbname: &str) -> Result<(), PgError> {
     let mut session = connect(&url.with_dbname(MAINTENANCE), "migrate").await?;
-    run_sql(&mut session, format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(dbname))).await
+    drop_if_there(&mut session, dbname).await
+}
+
+/// How often a database is dropped in both ways before the server's word is final.
+const DROPS: usize = 3;
+
+/// Drops a database with the sessions in it, those of autovacuum as well.
+///
+/// `WITH (FORCE)` ends the sessions of clients, and without a superuser is refused (42501) while a worker of autovacuum is there,
+/// which belongs to no role (`TerminateOtherDBBackends` in `procarray.c`). Without it the server ends those workers by itself and
+/// waits 5 s for clients (`CountOtherDBBackends`, the same file). Where one does not suffice, the other has cleared its way.
+async fn drop_if_there(session: &mut PgConnection, dbname: &str) -> Result<(), PgError> {
+    let plain = format!("DROP DATABASE IF EXISTS {}", identifier(dbname));
+    for _ in 1..DROPS {
+        match run_sql(session, format!("{plain} WITH (FORCE)")).await {
+            Err(error) if error.state() == Some("42501") => {}
+            other => return other,
+        }
+        match run_sql(session, plain.clone()).await {
+            Err(error) if error.state() == Some("55006") => {}
+            other => return other,
+        }
+    }
+    run_sql(session, format!("{plain} WITH (FORCE)")).await
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use serde_json::json;
 
 use super::{divided, falsify};
 use crate::fingerprint_proof::{ZOO, make_roles};
-use crate::harness;
-use crate::world::{TestWorld, assert_same};
+use crate::harness::{self, OWNER};
+use crate::own_server::OwnServer;
+use crate::world::{TestWorld, assert_same, until};
 
 /// Databases on the server that a drill of `database` may have left.
 async fn scratch(world: &TestWorld, database: &str) -> String {
@@ -98,6 +99,30 @@ async fn what_a_drill_that_was_killed_left_behind_goes_with_the_next() {
     drop(server);
     world.run(&["snapshot", "drill"]).expect(0).says(&format!("dropped {}, which a drill", names[1]));
     assert_eq!(scratch(&world, "a").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_of_autovacuum_does_not_keep_a_scratch_database() {
+    let own = OwnServer::start(&[("autovacuum_naptime", "1s")]).await;
+    let world = own.world("busy", "").await;
+    world.sql("a", "create table t (id int primary key); insert into t select generate_series(1, 500)").await;
+    world.sql_plan("");
+    world.file("migrations/a/001_u.sql", "create table u (id int);\n");
+    world.run(&["snapshot", "take"]).expect(0);
+    // Left by a drill, with a table whose vacuum takes minutes.
+    let left = "busy__drill_20260101_000000_482k3f";
+    own.sql(&format!("create database {left} owner {OWNER}")).await;
+    let slow = "create table slow (id int, more text) with (autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0,
+                autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1, fillfactor = 10);
+                insert into slow select n, repeat('x', 500) from generate_series(1, 20000) n; delete from slow";
+    harness::execute(&mut harness::connect(&own.cluster.url(OWNER, left)).await, slow).await;
+    let mut watch = own.session().await;
+    until("autovacuum works in it", async || {
+        let at_work = "select exists (select from pg_stat_activity where backend_type = 'autovacuum worker' and datname = $1)";
+        sqlx::query_scalar(at_work).bind(left).fetch_one(&mut watch).await.expect("an answer")
+    })
+    .await;
+    world.run(&["snapshot", "drill"]).expect(0).says(&format!("dropped {left}, which a drill"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
