@@ -109,7 +109,9 @@ impl PgError {
     /// The five characters of the SQL state, if a server said it.
     pub fn state(&self) -> Option<&str> {
         match self {
-            Self::Connect { source, .. } | Self::Full { source, .. } | Self::Query { source, .. } => source.state.as_deref(),
+            Self::Connect { source, .. } | Self::Full { source, .. } | Self::Query { source, .. } => {
+                source.state.as_deref()
+            }
             Self::Pooler { .. } | Self::Unprotected { .. } => None,
         }
     }

@@ -20,9 +20,11 @@ use crate::outside::clock;
 use crate::outside::postgres::{MAINTENANCE, PgError, connect};
 use crate::outside::secret::Secret;
 use crate::outside::store::Store;
+use crate::plan::hooks::Hook;
 use crate::plan::{Database, Plan, RunSettings, Step};
 use crate::world::World;
 
+use super::hooks;
 use super::lock::who_holds;
 use super::needs::Needs;
 use super::readable::{self, Readable};
@@ -103,6 +105,7 @@ pub async fn preflight(
     findings.extend(program_findings(
         plan.steps.iter().filter(|it| survey.steps.get(&it.name).is_some_and(StepState::has_work)),
     ));
+    findings.extend(hook_findings(world, plan));
     not_ready(&findings)?;
     for it in findings.iter().filter(|it| it.outcome == Verdict::Warned) {
         let help = it.help.as_ref().map(|help| format!(". {help}")).unwrap_or_default();
@@ -172,6 +175,7 @@ pub async fn examine(
     findings.extend(standby_findings(plan, survey, store.ok()).await);
     findings.extend(different_databases(survey));
     findings.extend(program_findings(plan.steps.iter()));
+    findings.extend(hook_findings(world, plan));
     findings.extend(unread_findings(plan, survey));
     findings.extend(encryption_finding(world, plan));
     findings
@@ -228,6 +232,17 @@ fn program_findings<'a>(steps: impl Iterator<Item = &'a Step>) -> Vec<Finding> {
         findings.push(Finding { database: Some(step.database.clone()), ..finding("program", None, fault, fine) });
     }
     findings
+}
+
+/// Whether the hooks could be called. One that cannot is known before the night on which it is needed, and keeps nothing from going on.
+fn hook_findings(world: &World, plan: &Plan) -> Vec<Finding> {
+    let finding = |hook: &Hook| match hooks::ready(world, hook) {
+        Ok(()) => finding("hook", None, None, format!("the hook on `{}` can be called", hook.on.word())),
+        Err((why, help)) => {
+            warned("hook", None, format!("the hook on `{}` cannot be called: {why}", hook.on.word()), help)
+        }
+    };
+    plan.hooks.iter().map(finding).collect()
 }
 
 /// One that fails, if there is a fault: what is wrong, and the remedy.

@@ -2,6 +2,7 @@
 //! is reported, and changes nothing: databases that went back stay where they are.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -61,6 +62,29 @@ pub(super) async fn call(
         report.hooks.push(HookReport { on: on.word(), what, outcome, detail, seconds: begun.elapsed().as_secs_f64() });
     }
     failures
+}
+
+/// Why a hook could not be called from here as things are, if anything can be said before it is.
+///
+/// # Errors
+/// What is missing, and the remedy.
+pub(super) fn ready(world: &World, hook: &Hook) -> Result<(), (String, String)> {
+    let set = |text: &str| expand(text, &world.env).map_err(|why| (why, "Set it before the run begins.".to_owned()));
+    match &hook.call {
+        Call::Http { url } => set(url).map(drop),
+        Call::Program { argv, env } => {
+            env.values().try_for_each(|it| set(it).map(drop))?;
+            let argv = argv.iter().map(|it| set(it)).collect::<Result<Vec<_>, _>>()?;
+            let (name, path) = (argv.first().map_or("", String::as_str), world.env.get("PATH"));
+            match child::find(Path::new("."), name, path.map_or("", String::as_str)) {
+                Some(_) => Ok(()),
+                None if name.contains('/') => {
+                    Err((format!("`{name}` is not there, or may not be run"), "Correct its path.".into()))
+                }
+                None => Err((format!("`{name}` is not in PATH"), "Install it, or write its whole path.".into())),
+            }
+        }
+    }
 }
 
 /// What a hook is told.

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::fingerprint::Fingerprint;
 use crate::harness::{self, connect, execute};
+use crate::programs::{alembic_folder, alembic_step, module, python_library, python_step, two_way};
 use crate::world::{TestWorld, sql_step, until};
 
 /// Worlds that are tried side by side.
@@ -26,6 +27,8 @@ struct Scenario {
     seeds: [&'static str; 2],
     plan: String,
     files: Vec<(&'static str, String)>,
+    /// Lays out the folders of programs.
+    folders: fn(&TestWorld),
     /// Commands that come first, undisturbed.
     first: &'static [&'static [&'static str]],
     /// The command that is interrupted, and what it comes to where it is not.
@@ -33,6 +36,8 @@ struct Scenario {
     exit: i32,
     /// What the first point is about that is tried; those before it are tried in another scenario. Nothing: all are.
     from: &'static str,
+    /// The migration, as STEP/NAME, of which nobody can know whether it happened, and the query by which a person sees it in `a`.
+    asked: (&'static str, &'static str),
 }
 
 /// What an undisturbed world comes to.
@@ -66,6 +71,7 @@ impl Scenario {
         for (path, text) in &self.files {
             world.file(path, text);
         }
+        (self.folders)(&world);
         for command in self.first {
             world.run(command).expect(0);
         }
@@ -145,13 +151,14 @@ impl Scenario {
         ran.code
     }
 
-    /// What is asked can be seen by a person: whether the index is there.
+    /// What is asked can be seen by a person.
     async fn resolved(&self, world: &TestWorld, run: &str) {
-        let word = match world.value("a", "select to_regclass('i') is not null").await.as_str() {
+        let (migration, happened) = self.asked;
+        let word = match world.value("a", happened).await.as_str() {
             "true" => "--applied",
             _ => "--not-applied",
         };
-        world.run(&["resolve", run, "a-schema/002_index", word]).expect(0);
+        world.run(&["resolve", run, migration, word]).expect(0);
     }
 }
 
@@ -173,7 +180,14 @@ fn represented(list: &str, from: &str) -> Vec<String> {
     for line in list.lines().skip_while(|it| !it.contains(from)) {
         let (point, about) = line.split_once('\t').expect("a point and what it is about");
         let (name, number) = point.rsplit_once('#').expect("a name and a number");
-        let of_the_session = ["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET ", "SET LOCAL", "RESET", "set "];
+        let of_the_session = [
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            "SET ",
+            "SET LOCAL",
+            "RESET",
+            "set ",
+            "SELECT pg_catalog.set_config",
+        ];
         if name == "change before" && of_the_session.iter().any(|it| about.starts_with(it)) {
             skipped.insert(format!("change after#{number}"));
             continue;
@@ -355,8 +369,13 @@ fn every_kind_of_ours() -> Scenario {
         command: &["apply", "--yes"],
         exit: 0,
         from: "",
+        asked: INDEX,
+        folders: |_| {},
     }
 }
+
+/// Whether an index is there that is made without a transaction.
+const INDEX: (&str, &str) = ("a-schema/002_index", "select to_regclass('i') is not null");
 
 const SEED: &str =
     "create table t (id int primary key, v text); insert into t select n, 'row ' || n from generate_series(1, 50) n";
@@ -382,6 +401,8 @@ fn two_ways(name: &'static str) -> Scenario {
         command: &["rollback", "--yes"],
         exit: 0,
         from: "",
+        asked: INDEX,
+        folders: |_| {},
     }
 }
 
@@ -417,6 +438,32 @@ fn with_standbys(name: &'static str) -> Scenario {
     let scenario = two_ways(name);
     let hooks = ["freeze", "unfreeze"].map(|on| format!("[[hooks]]\non = \"{on}\"\n{hook}\n")).concat();
     Scenario { plan: scenario.plan.clone() + standbys + &hooks, ..scenario }
+}
+
+/// A Python module and Alembic's revisions. What came before the first of them is tried with other kinds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
+async fn programs_on_the_way_forward() {
+    let (modules, revisions) = (python_step("a", &["made"], ""), alembic_step("b", "after = [\"a-schema\"]\n"));
+    let folders = |world: &TestWorld| {
+        python_library(world);
+        module(world, "made", "create table made (id int)");
+        alembic_folder(world);
+        two_way(world, "a1", None, "create table first (id int)", "drop table first");
+        two_way(world, "b2", Some("a1"), "create table second (id int)", "drop table second");
+    };
+    let scenario = Scenario {
+        name: "programs",
+        seeds: [SEED, SEED],
+        plan: modules + &revisions + ONE_AT_A_TIME,
+        files: Vec::new(),
+        folders,
+        first: &[],
+        command: &["apply", "--yes"],
+        exit: 0,
+        from: "/journal/000006",
+        asked: ("a-schema/made", "select to_regclass('made') is not null"),
+    };
+    matrix(scenario, 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 6)]

@@ -83,6 +83,30 @@ async fn programs_that_are_not_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn hooks_that_could_not_be_called() {
+    let hook = |on: &str, call: &str| format!("[[hooks]]\non = \"{on}\"\n{call}\n");
+    let hooks = hook("success", "argv = [\"true\"]")
+        + &hook("rollback", "argv = [\"no-such-program\"]")
+        + &hook("failure", "argv = [\"./not-there\"]")
+        + &hook("rollback", "http = \"${NO_SUCH_URL}\"")
+        + &hook("freeze", "argv = [\"sh\", \"-c\", \"\"]\nenv = { TOKEN = \"${NO_SUCH_TOKEN}\" }");
+    let world = world("doctor_hooks", &hooks).await;
+    let document = world.json(0, &["doctor"]);
+    let all = document["checks"].as_array().expect("a list").iter().filter(|it| it["name"] == "hook");
+    let found: Vec<_> = all.map(|it| format!("{} {}", it["outcome"], it["detail"]).replace('"', "")).collect();
+    let says = [
+        "passed the hook on `success` can be called",
+        "warned the hook on `rollback` cannot be called: `no-such-program` is not in PATH",
+        "warned the hook on `failure` cannot be called: `./not-there` is not there, or may not be run",
+        "warned the hook on `rollback` cannot be called: the variable `NO_SUCH_URL` is not set",
+        "warned the hook on `freeze` cannot be called: the variable `NO_SUCH_TOKEN` is not set",
+    ];
+    assert_eq!(found, says);
+    // The release goes on, and says so.
+    world.run(&["apply", "--yes"]).expect(0).says("`no-such-program` is not in PATH. Install it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_does_not_answer() {
     let mut world = world("doctor_unreachable", "").await;
     world.lead("b", world.url("b").replacen(&world.dbname("b"), "not_there", 1));

@@ -118,7 +118,8 @@ async fn a_worker_of_autovacuum_does_not_keep_a_scratch_database() {
     harness::execute(&mut harness::connect(&own.cluster.url(OWNER, left)).await, slow).await;
     let mut watch = own.session().await;
     until("autovacuum works in it", async || {
-        let at_work = "select exists (select from pg_stat_activity where backend_type = 'autovacuum worker' and datname = $1)";
+        let at_work =
+            "select exists (select from pg_stat_activity where backend_type = 'autovacuum worker' and datname = $1)";
         sqlx::query_scalar(at_work).bind(left).fetch_one(&mut watch).await.expect("an answer")
     })
     .await;
