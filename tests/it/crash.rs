@@ -17,6 +17,8 @@ use crate::world::{TestWorld, sql_step, until};
 
 /// Worlds that are tried side by side.
 const AT_ONCE: usize = 5;
+/// Points at the end of a run that are tried in every scenario.
+const LAST: usize = 4;
 /// Tables whose rows hold times.
 const WITH_TIMES: [&str; 2] = ["migrate.ledger", "public.refinery_schema_history"];
 
@@ -36,6 +38,8 @@ struct Scenario {
     exit: i32,
     /// What the first point is about that is tried; those before it are tried in another scenario. Nothing: all are.
     from: &'static str,
+    /// What the first point is about from which on all but the last few are tried in another scenario. Nothing: none is.
+    to: &'static str,
     /// The migration, as STEP/NAME, of which nobody can know whether it happened, and the query by which a person sees it in `a`.
     asked: (&'static str, &'static str),
 }
@@ -88,7 +92,7 @@ impl Scenario {
         let points = std::fs::read_to_string(list).expect("points were passed");
         let (after, ledgers) = (told(&world).await, ledgers(&world).await);
         dropped(&world).await;
-        Undisturbed { before: plain, after, ledgers, points: represented(&points, self.from) }
+        Undisturbed { before: plain, after, ledgers, points: represented(&points, self.from, self.to) }
     }
 
     /// What the databases are before anything is done.
@@ -170,14 +174,18 @@ struct Outcomes {
 }
 
 /// The points of an undisturbed run that are tried, each state of the world outside once: after one effect is before the next
-/// one, but while a program is at work. It begins with what is about `from`. Statements for the session alone change nothing, and of the files that are kept side
-/// by side, the first and the last stand for all.
-fn represented(list: &str, from: &str) -> Vec<String> {
+/// one, but while a program is at work. It begins with what is about `from`, and leaves out what comes between `to` and the end.
+/// Statements for the session alone change nothing, and of the files that are kept side by side, the first and the last stand for
+/// all.
+fn represented(list: &str, from: &str, to: &str) -> Vec<String> {
     let (mut points, mut skipped) = (Vec::new(), BTreeSet::new());
     let kept = |about: &str| about.contains("/migrations/");
     let files: Vec<&str> = list.lines().filter(|it| kept(it)).filter_map(|it| it.split('\t').next()).collect();
     let mut just_after = false;
-    for line in list.lines().skip_while(|it| !it.contains(from)) {
+    let lines: Vec<&str> = list.lines().skip_while(|it| !it.contains(from)).collect();
+    let end = lines.len().saturating_sub(LAST);
+    let other = lines.iter().position(|it| !to.is_empty() && it.contains(to)).unwrap_or(end);
+    for line in lines[..other].iter().chain(&lines[end.max(other)..]) {
         let (point, about) = line.split_once('\t').expect("a point and what it is about");
         let (name, number) = point.rsplit_once('#').expect("a name and a number");
         let of_the_session = [
@@ -291,12 +299,7 @@ fn nobody_waits(world: &TestWorld, case: &str) {
 async fn dropped(world: &TestWorld) {
     let mut server = connect(&harness::cluster().url("postgres", "postgres")).await;
     for database in ["a", "b"] {
-        let names = format!("select datname from pg_database where datname ~ '^{}(__.*)?$'", world.dbname(database));
-        let names: Vec<String> =
-            sqlx::query_scalar(sqlx::AssertSqlSafe(names)).fetch_all(&mut server).await.expect("names");
-        for name in names {
-            execute(&mut server, format!("DROP DATABASE \"{name}\" WITH (FORCE)")).await;
-        }
+        harness::drop_all_of(&mut server, &world.dbname(database)).await;
     }
 }
 
@@ -369,6 +372,7 @@ fn every_kind_of_ours() -> Scenario {
         command: &["apply", "--yes"],
         exit: 0,
         from: "",
+        to: "",
         asked: INDEX,
         folders: |_| {},
     }
@@ -401,6 +405,7 @@ fn two_ways(name: &'static str) -> Scenario {
         command: &["rollback", "--yes"],
         exit: 0,
         from: "",
+        to: "",
         asked: INDEX,
         folders: |_| {},
     }
@@ -416,7 +421,8 @@ async fn in_a_release_that_fails_and_goes_back() {
     let mut scenario = two_ways("failing");
     scenario.files.push(("migrations/b/002_bad.sql", "select nonsense;\n".into()));
     let command = &["apply", "--yes"];
-    matrix(Scenario { first: &[], command, exit: 3, from: "nonsense", ..scenario }, 20).await;
+    let (from, to) = ("nonsense", "CREATE DATABASE");
+    matrix(Scenario { first: &[], command, exit: 3, from, to, ..scenario }, 8).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 6)]
@@ -461,6 +467,7 @@ async fn programs_on_the_way_forward() {
         command: &["apply", "--yes"],
         exit: 0,
         from: "/journal/000006",
+        to: "",
         asked: ("a-schema/made", "select to_regclass('made') is not null"),
     };
     matrix(scenario, 10).await;

@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Sender, channel};
 
 use migrate::outside::cluster::{Cluster, ClusterOptions};
 use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
@@ -45,6 +46,37 @@ pub(crate) async fn copy_of(template: &str, name_hint: &str) -> String {
     let mut server = connect(&cluster().url(OWNER, "postgres")).await;
     execute(&mut server, format!("CREATE DATABASE \"{name}\" TEMPLATE \"{template}\"")).await;
     cluster().url(OWNER, &name)
+}
+
+/// Drops databases, with those that `migrate` made beside them, while the next tests run: autovacuum goes round all that there are,
+/// and their files may be in memory. One that does not go stays until the cluster ends.
+pub(crate) fn discard(names: Vec<String>) {
+    static DISCARDED: OnceLock<Sender<Vec<String>>> = OnceLock::new();
+    let queue = DISCARDED.get_or_init(|| {
+        let (queue, discarded) = channel::<Vec<String>>();
+        let work = async move || {
+            let mut server = connect(&cluster().url("postgres", "postgres")).await;
+            for name in discarded.into_iter().flatten() {
+                drop_all_of(&mut server, &name).await;
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        std::thread::spawn(move || runtime.block_on(work()));
+        queue
+    });
+    queue.send(names).expect("the thread goes on to the end");
+}
+
+/// Drops a database and those that `migrate` made beside it, as far as the server lets them go.
+pub(crate) async fn drop_all_of(server: &mut PgConnection, name: &str) {
+    let all = "select datname from pg_database where datname ~ ('^' || $1 || '(__.*)?$')";
+    let all: Vec<String> = sqlx::query_scalar(all).bind(name).fetch_all(&mut *server).await.expect("names");
+    for it in all {
+        let sql = format!("ALTER DATABASE \"{it}\" IS_TEMPLATE false");
+        let _ = server.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await;
+        let sql = format!("DROP DATABASE \"{it}\" WITH (FORCE)");
+        let _ = server.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await;
+    }
 }
 
 /// The same database as in `url`, for the superuser.

@@ -21,6 +21,17 @@ pub(crate) struct TestWorld {
     /// By the plan's names.
     urls: BTreeMap<String, String>,
     env: BTreeMap<String, String>,
+    /// Databases that go with it.
+    own: Vec<String>,
+}
+
+impl Drop for TestWorld {
+    fn drop(&mut self) {
+        // What a test failed of can be looked at while the others run.
+        if !std::thread::panicking() {
+            harness::discard(std::mem::take(&mut self.own));
+        }
+    }
 }
 
 /// What a command came to.
@@ -38,7 +49,9 @@ impl TestWorld {
         for name in databases {
             urls.insert((*name).to_owned(), harness::fresh_database(&format!("{hint}_{name}")).await);
         }
-        Self::over(urls)
+        let mut world = Self::over(urls);
+        world.own = databases.iter().map(|name| world.dbname(name)).collect();
+        world
     }
 
     /// Databases that exist, by the names that the plan has for them, and a `file://` store.
@@ -49,7 +62,7 @@ impl TestWorld {
         for name in ["PATH", "HOME"] {
             env.extend(std::env::var(name).ok().map(|value| (name.to_owned(), value)));
         }
-        Self { dir, urls, env }
+        Self { dir, urls, env, own: Vec::new() }
     }
 
     /// The project folder.
