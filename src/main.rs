@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// The C library keeps much of what was given back: a dump of minutes took twice the memory that it had in use.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
