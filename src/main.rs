@@ -2,10 +2,6 @@
 
 use std::process::ExitCode;
 
-/// The C library keeps much of what was given back: a dump of minutes took twice the memory that it had in use.
-#[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
-
 #[tokio::main]
 async fn main() -> ExitCode {
     migrate::cli::main().await
