@@ -28,8 +28,11 @@ pub fn tokens(text: &str) -> Result<Vec<Piece>, String> {
         // `N'…'` is the word NCHAR and a string to PostgreSQL, and one string to us.
         let national = class == Class::Text && tokens.last().is_some_and(|it| is_national(text, *it, start));
         // PostgreSQL says of `$1a` that there is junk after the parameter; `pg_query`, whose scanner is changed here, takes it.
-        let junk = class == Class::Word && tokens.last().is_some_and(|it| is_parameter(text, *it, start));
-        if junk && let Some(parameter) = tokens.last_mut() {
+        let junk = begins_name(&text[start..end]) && tokens.last().is_some_and(|it| is_parameter(text, *it, start));
+        if junk && class == Class::Text {
+            // Where `$1B'…'` goes on, only a scanner that takes it knows.
+            return Err("trailing junk after parameter".into());
+        } else if junk && let Some(parameter) = tokens.last_mut() {
             parameter.end = end;
         } else if national && let Some(prefix) = tokens.last_mut() {
             (prefix.end, prefix.class) = (end, Class::Text);
@@ -59,13 +62,13 @@ fn class(token: Option<Token>, text: &str) -> Class {
         Some(Token::Ascii41) => Class::Close,
         Some(Token::Ascii59) => Class::Semi,
         Some(Token::Ascii92) => Class::Backslash,
-        _ if text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || !c.is_ascii())
-            && !text.ends_with('"') =>
-        {
-            Class::Word
-        }
+        _ if begins_name(text) && !text.ends_with('"') => Class::Word,
         _ => Class::Other,
     }
+}
+
+fn begins_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || !c.is_ascii())
 }
 
 /// The statements of a text, blanks and comments around them left out; none if PostgreSQL's grammar refuses it.
