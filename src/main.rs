@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-#[tokio::main]
+// On one thread: an answer is heard where it is waited for. Compressing, digests and reading files have threads of their own.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     migrate::cli::main().await
 }

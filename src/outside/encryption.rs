@@ -60,8 +60,8 @@ pub struct Encrypting {
 struct Out(Arc<Mutex<Vec<u8>>>);
 
 impl Out {
-    fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn hand_over(&self, to: &mut Vec<u8>) {
+        to.append(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -88,22 +88,24 @@ impl Encrypting {
         Ok(Self { stream: encryptor.wrap_output(out.clone())?, out })
     }
 
-    /// Takes in `bytes`, and gives what is ready.
+    /// Takes in `bytes`, and adds what is ready to `ready`.
     ///
     /// # Errors
     /// None in practice: it writes to memory.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    pub fn write(&mut self, bytes: &[u8], ready: &mut Vec<u8>) -> io::Result<()> {
         self.stream.write_all(bytes)?;
-        Ok(self.out.take())
+        self.out.hand_over(ready);
+        Ok(())
     }
 
-    /// Gives the rest.
+    /// Adds the rest to `ready`.
     ///
     /// # Errors
     /// None in practice: it writes to memory.
-    pub fn finish(self) -> io::Result<Vec<u8>> {
+    pub fn finish(self, ready: &mut Vec<u8>) -> io::Result<()> {
         self.stream.finish()?;
-        Ok(self.out.take())
+        self.out.hand_over(ready);
+        Ok(())
     }
 }
 
@@ -221,9 +223,10 @@ mod tests {
             [&keys[0], &keys[1]].map(|key| key.to_public().to_string().parse::<Recipient>().expect("a key"));
         let content: Vec<u8> = (0..200_000u32).map(|n| (n % 251) as u8).collect();
         let mut encrypting = Encrypting::to(&recipients).expect("random numbers");
-        let mut stored = encrypting.write(&content[..70_000]).expect("memory");
-        stored.extend(encrypting.write(&content[70_000..]).expect("memory"));
-        stored.extend(encrypting.finish().expect("memory"));
+        let mut stored = Vec::new();
+        encrypting.write(&content[..70_000], &mut stored).expect("memory");
+        encrypting.write(&content[70_000..], &mut stored).expect("memory");
+        encrypting.finish(&mut stored).expect("memory");
         let names = recipients.map(|it| it.to_string());
         for (at, key) in keys.iter().enumerate() {
             let (_folder, path) = file(&format!("# created: today\n{}\n", key.to_string().expose_secret()));

@@ -8,6 +8,7 @@ mod durable;
 pub mod encryption;
 pub mod interrupt;
 pub mod keepalive;
+pub mod pool;
 pub mod postgres;
 pub mod process;
 pub mod secret;

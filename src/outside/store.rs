@@ -3,6 +3,7 @@
 
 mod federated;
 mod gcs;
+mod pieces;
 mod s3;
 mod trouble;
 mod upload;
@@ -258,9 +259,11 @@ impl Store {
         stream::iter(ranges)
             .map(move |range| {
                 let (inner, path, key, who) = (Arc::clone(&inner), path.clone(), key.clone(), who.clone());
-                async move { inner.get_range(&path, range).await.map_err(who.io("read", &key)) }
+                async move { pieces::read(&*inner, &path, range).await.map_err(who.io("read", &key)) }
             })
             .buffered(2)
+            .map_ok(|pieces| stream::iter(pieces).map(Ok))
+            .try_flatten()
             .boxed()
     }
 

@@ -4,7 +4,6 @@
 //! It is done once what takes the live database's place is there, which says what columns there will be, and before the exchange.
 //! What is written between the two is in the replaced database.
 
-use bytes::Bytes;
 use futures::StreamExt;
 use serde::Serialize;
 use sqlx::{PgConnection, Row};
@@ -192,7 +191,7 @@ impl Saving<'_> {
         upload: &mut Upload,
     ) -> Result<Result<u64, NotSaved>, sqlx::Error> {
         let mut to = match self.encrypting() {
-            Ok(encrypting) => To { upload, encrypting },
+            Ok(encrypting) => To { upload, encrypting, ready: Vec::new() },
             Err(error) => return Ok(Err(error)),
         };
         let mut stream = session.copy_out_raw(query).await?;
@@ -202,7 +201,7 @@ impl Saving<'_> {
             rows += chunk.iter().filter(|it| **it == b'\n').count() as u64;
             // An unread rest would be taken for the reply to the next statement.
             if refused.is_none() {
-                refused = to.write(self, chunk).await.err();
+                refused = to.write(self, &chunk).await.err();
             }
         }
         Ok(match refused {
@@ -225,21 +224,28 @@ impl Saving<'_> {
 struct To<'a> {
     upload: &'a mut Upload,
     encrypting: Option<Encrypting>,
+    /// What is encrypted, and about to be sent.
+    ready: Vec<u8>,
 }
 
 impl To<'_> {
-    async fn write(&mut self, saving: &Saving<'_>, bytes: Bytes) -> Result<(), NotSaved> {
+    async fn write(&mut self, saving: &Saving<'_>, bytes: &[u8]) -> Result<(), NotSaved> {
+        self.ready.clear();
         let bytes = match &mut self.encrypting {
-            Some(it) => it.write(&bytes).map_err(|source| saving.encrypted(source))?.into(),
+            Some(it) => {
+                it.write(bytes, &mut self.ready).map_err(|source| saving.encrypted(source))?;
+                &self.ready
+            }
             None => bytes,
         };
         self.upload.write(bytes).await.map_err(|source| saving.stored(source))
     }
 
-    async fn end(self, saving: &Saving<'_>) -> Result<(), NotSaved> {
+    async fn end(mut self, saving: &Saving<'_>) -> Result<(), NotSaved> {
         let Some(it) = self.encrypting else { return Ok(()) };
-        let rest = it.finish().map_err(|source| saving.encrypted(source))?;
-        self.upload.write(rest.into()).await.map_err(|source| saving.stored(source))
+        self.ready.clear();
+        it.finish(&mut self.ready).map_err(|source| saving.encrypted(source))?;
+        self.upload.write(&self.ready).await.map_err(|source| saving.stored(source))
     }
 }
 

@@ -8,22 +8,24 @@ mod unpacking;
 use std::io;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::JoinHandle;
 
+use crate::outside::pool::Pool;
 use crate::outside::store::StoreError;
 
 pub use packing::{Packed, Packing, compress};
 pub use unpacking::{Unpacked, Unpacking, Unreadable, decompress, read_through};
 
-/// Bytes that are passed on at once.
-pub const CHUNK: usize = 256 << 10;
-/// Chunks that wait between two stages.
-const WAITING: usize = 4;
+/// Bytes that are compressed on their own, as a gzip member or a zstd frame: enough that its beginning costs nothing, and little
+/// enough that several fit into memory.
+const BLOCK: usize = 512 << 10;
+static BLOCKS: Pool<Vec<u8>> = Pool::of(|| Vec::with_capacity(BLOCK));
 /// A `pg_dump` that gives nothing for so long hangs. It reads catalogs, and passes over dead rows, in less.
 const SILENCE: Duration = Duration::from_secs(900);
 
@@ -88,24 +90,45 @@ fn digests(content: Tally, outside: Outside) -> Digests {
 /// # Errors
 /// The store failed.
 pub async fn digest_stored(
-    mut archive: impl Stream<Item = Result<Bytes, StoreError>> + Unpin,
+    archive: impl Stream<Item = Result<Bytes, StoreError>> + Unpin,
 ) -> Result<(u64, String), StoreError> {
-    let mut stored = Tally::default();
-    while let Some(chunk) = archive.next().await {
-        stored.add(&chunk?);
-    }
-    Ok(stored.hex())
+    let digest = |mut pieces: Receiver<Bytes>| {
+        let mut stored = Tally::default();
+        while let Some(piece) = pieces.blocking_recv() {
+            stored.add(&piece);
+        }
+        stored.hex()
+    };
+    elsewhere(archive, digest).await
 }
 
-/// Reads on, until a chunk is full or nothing more comes. A program that gives nothing for [`SILENCE`] has failed.
-pub(super) async fn read_chunk(from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Bytes> {
+/// What `look`, on a thread of its own, makes of an archive.
+async fn elsewhere<T: Send + 'static>(
+    mut archive: impl Stream<Item = Result<Bytes, StoreError>> + Unpin,
+    look: impl FnOnce(Receiver<Bytes>) -> T + Send + 'static,
+) -> Result<T, StoreError> {
+    // One waits: the store reads ahead by itself.
+    let (input, pieces) = mpsc::channel(1);
+    let done = tokio::task::spawn_blocking(move || look(pieces));
+    while let Some(piece) = archive.next().await {
+        // Whoever takes no more says why.
+        if input.send(piece?).await.is_err() {
+            break;
+        }
+    }
+    drop(input);
+    Ok(done.await.unwrap_or_else(|died| std::panic::resume_unwind(died.into_panic())))
+}
+
+/// Reads on, until a block is full or nothing more comes. A program that gives nothing for [`SILENCE`] has failed.
+pub(super) async fn read_block(from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Bytes> {
     read_within(SILENCE, from).await
 }
 
 async fn read_within(silence: Duration, from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Bytes> {
-    let mut chunk = BytesMut::with_capacity(CHUNK);
-    while chunk.len() < CHUNK {
-        let read = tokio::time::timeout(silence, from.read_buf(&mut chunk)).await;
+    let mut block = BLOCKS.buffer();
+    while block.room() > 0 {
+        let read = tokio::time::timeout(silence, from.read_buf(&mut *block)).await;
         let read = read.map_err(|_| {
             io::Error::new(io::ErrorKind::TimedOut, format!("no byte came for {} s", silence.as_secs()))
         })?;
@@ -113,7 +136,7 @@ async fn read_within(silence: Duration, from: &mut (impl AsyncReadExt + Unpin)) 
             break;
         }
     }
-    Ok(chunk.freeze())
+    Ok(block.into())
 }
 
 /// The result of a stage; a panic in it goes on here.

@@ -21,7 +21,7 @@ use crate::verify::catalog::{Catalog, Holdings};
 use crate::version;
 use crate::world::World;
 
-use super::archive::{self, Packed, Packing, read_chunk};
+use super::archive::{self, Packed, Packing, read_block};
 use super::custom::{CustomError, Passed};
 use super::effort::Effort;
 use super::inventory::{contents, counters, indexes, large_objects, row_counts, sequences, table_sizes};
@@ -312,9 +312,9 @@ impl Dump<'_> {
             archive::compress(*compression, self.effort.workers, encrypt_to).map_err(broke)?;
         let reading = async {
             loop {
-                let chunk = read_chunk(&mut stdout).await.map_err(broke)?;
-                let bytes = chunk.len() as u64;
-                if chunk.is_empty() || input.send(chunk).await.is_err() {
+                let block = read_block(&mut stdout).await.map_err(broke)?;
+                let bytes = block.len() as u64;
+                if block.is_empty() || input.send(block).await.is_err() {
                     drop(input);
                     return Ok::<_, SnapshotError>(());
                 }
@@ -326,7 +326,7 @@ impl Dump<'_> {
         };
         let writing = async {
             while let Some(chunk) = output.recv().await {
-                upload.write(chunk).await.map_err(SnapshotError::store(name))?;
+                upload.write(&chunk).await.map_err(SnapshotError::store(name))?;
             }
             Ok(())
         };

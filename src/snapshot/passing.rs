@@ -11,7 +11,7 @@ use crate::outside::url::DatabaseUrl;
 use crate::world::World;
 
 use super::SnapshotError;
-use super::archive::read_chunk;
+use super::archive::read_block;
 use super::custom::{Counting, CustomError, Passed, Reader};
 use super::effort::MOST_JOBS;
 use super::parts::{Portion, Section, TableSize, portions};
@@ -50,7 +50,7 @@ impl Passing<'_> {
         let reading = async {
             let mut reader = Reader::<Counting>::default();
             loop {
-                let chunk = read_chunk(&mut stdout).await.map_err(broke)?;
+                let chunk = read_block(&mut stdout).await.map_err(broke)?;
                 if chunk.is_empty() {
                     return Ok(reader.finish());
                 }

@@ -1,12 +1,12 @@
 //! An object of unknown size on its way into the store, in parts.
 
-use bytes::Bytes;
 use object_store::{MultipartUpload, PutPayload};
 use tokio::task::JoinSet;
 
 use crate::crash;
 
 use super::StoreError;
+use super::pieces::Pieces;
 use super::trouble::Who;
 
 /// Parts in flight for one upload, beside the one being filled.
@@ -19,7 +19,7 @@ pub struct Upload {
     who: Who,
     key: String,
     part: usize,
-    filling: Vec<Bytes>,
+    filling: Pieces,
     filled: usize,
     flying: JoinSet<object_store::Result<()>>,
     sent: usize,
@@ -28,7 +28,7 @@ pub struct Upload {
 impl Upload {
     /// In parts of `part` bytes.
     pub(super) fn of(parts: Box<dyn MultipartUpload>, who: Who, key: &str, part: usize) -> Self {
-        let (filling, flying) = (Vec::new(), JoinSet::new());
+        let (filling, flying) = (Pieces::new(), JoinSet::new());
         Self { parts, who, key: key.into(), part, filling, filled: 0, flying, sent: 0 }
     }
 
@@ -36,12 +36,12 @@ impl Upload {
     ///
     /// # Errors
     /// An earlier part was refused.
-    pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), StoreError> {
+    pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
         while !bytes.is_empty() {
             let room = part_size(self.part, self.sent) - self.filled;
-            let piece = bytes.split_to(room.min(bytes.len()));
-            self.filled += piece.len();
-            self.filling.push(piece);
+            let (fits, rest) = bytes.split_at(room.min(bytes.len()));
+            self.filling.add(fits);
+            (self.filled, bytes) = (self.filled + fits.len(), rest);
             if self.filled == part_size(self.part, self.sent) {
                 self.send().await?;
             }
@@ -53,7 +53,7 @@ impl Upload {
         while self.flying.len() >= IN_FLIGHT {
             self.land().await?;
         }
-        let payload: PutPayload = std::mem::take(&mut self.filling).into_iter().collect();
+        let payload: PutPayload = self.filling.take().into_iter().collect();
         self.filled = 0;
         self.sent += 1;
         crash::point("upload part before", &self.key);

@@ -5,18 +5,24 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
-use futures::{Stream, StreamExt};
+use futures::Stream;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::JoinHandle;
 
 use crate::outside::encryption::Identities;
+use crate::outside::pool::{Buffer, Pool};
 use crate::outside::store::StoreError;
 use crate::plan::Compression;
 
-use super::{CHUNK, Digests, Outside, Tally, WAITING, digests, join};
+use super::{Digests, Outside, Tally, digests, elsewhere};
 
-/// Pieces of the store that wait to be decompressed. They are large, and the store reads ahead by itself.
+/// Bytes that are passed on at once.
+const CHUNK: usize = 256 << 10;
+static CHUNKS: Pool<Vec<u8>> = Pool::of(|| Vec::with_capacity(CHUNK));
+/// Chunks that wait to be taken.
+const WAITING: usize = 4;
+/// Pieces of the store that wait to be decompressed: it reads ahead by itself.
 const PIECES_WAITING: usize = 1;
 
 /// Decompressing at work.
@@ -44,7 +50,7 @@ pub fn decompress(compression: Compression, identities: Option<Arc<Identities>>)
     let (input, packed) = mpsc::channel(PIECES_WAITING);
     let (plain, output) = mpsc::channel(WAITING);
     let done = tokio::task::spawn_blocking(move || {
-        let to = Destination::Somebody(plain, Vec::new());
+        let to = Destination::Somebody(plain, CHUNKS.buffer());
         let (outside, content) = unpack(compression, identities.as_deref(), packed, Content::of(to))?;
         Ok(Unpacked { bytes: content.bytes, stored_sha256: outside.stored.hex().1 })
     });
@@ -139,7 +145,7 @@ struct Content {
 enum Destination {
     Digest(Sha256),
     /// With what does not fill a chunk yet.
-    Somebody(Sender<Bytes>, Vec<u8>),
+    Somebody(Sender<Bytes>, Buffer),
 }
 
 impl Content {
@@ -158,10 +164,13 @@ impl Write for Content {
         self.bytes += bytes.len() as u64;
         match &mut self.to {
             Destination::Digest(digest) => digest.update(bytes),
-            Destination::Somebody(_, waiting) => {
-                waiting.extend_from_slice(bytes);
-                if waiting.len() >= CHUNK {
-                    self.flush()?;
+            Destination::Somebody(to, waiting) => {
+                let mut left = bytes;
+                while !left.is_empty() {
+                    waiting.fill(&mut left);
+                    if waiting.room() == 0 {
+                        pass_on(to, waiting)?;
+                    }
                 }
             }
         }
@@ -170,13 +179,15 @@ impl Write for Content {
 
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.to {
-            Destination::Somebody(to, waiting) if !waiting.is_empty() => {
-                let full = std::mem::replace(waiting, Vec::with_capacity(CHUNK));
-                to.blocking_send(full.into()).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
-            }
+            Destination::Somebody(to, waiting) if !waiting.is_empty() => pass_on(to, waiting),
             _ => Ok(()),
         }
     }
+}
+
+fn pass_on(to: &Sender<Bytes>, waiting: &mut Buffer) -> io::Result<()> {
+    let full = std::mem::replace(waiting, CHUNKS.buffer());
+    to.blocking_send(full.into()).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
 }
 
 /// Why an archive could not be read through.
@@ -195,20 +206,13 @@ pub enum Unreadable {
 pub async fn read_through(
     compression: Compression,
     identities: Option<Arc<Identities>>,
-    mut archive: impl Stream<Item = Result<Bytes, StoreError>> + Unpin,
+    archive: impl Stream<Item = Result<Bytes, StoreError>> + Unpin,
 ) -> Result<Digests, Unreadable> {
-    let (input, packed) = mpsc::channel(PIECES_WAITING);
-    let done = tokio::task::spawn_blocking(move || {
+    let digest = move |packed: Receiver<Bytes>| {
         let content = Content::of(Destination::Digest(Sha256::default()));
         let (outside, content) = unpack(compression, identities.as_deref(), packed, content)?;
         let Destination::Digest(digest) = content.to else { unreachable!("nothing was passed on") };
         Ok(digests(Tally { bytes: content.bytes, digest }, outside))
-    });
-    while let Some(chunk) = archive.next().await {
-        if input.send(chunk.map_err(Unreadable::Store)?).await.is_err() {
-            break;
-        }
-    }
-    drop(input);
-    join(done).await.map_err(Unreadable::Packed)
+    };
+    elsewhere(archive, digest).await.map_err(Unreadable::Store)?.map_err(Unreadable::Packed)
 }
