@@ -250,7 +250,8 @@ impl Dump<'_> {
         let key = format!("{}{}.{}{age}", self.below, portion.name, compression.ending());
         let to = format!("{}/{key}", folder(self.run, name));
         let packed = self.dump(&portion, &to, slot.part, so_far).await?;
-        let part = Part { key, section, compression, digests: packed.digests };
+        let rows = packed.tables.iter().flatten().map(|it| it.rows).sum();
+        let part = Part { key, section, compression, rows, digests: packed.digests };
         let proven = prove::stored(self.world, self.store, self.run, name, &part).await;
         drop(slot);
         proven?;

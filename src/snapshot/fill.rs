@@ -79,6 +79,9 @@ struct Fetched {
 /// A table with fewer bytes than this, of COPY's text, goes through one session.
 const WORTH_SHARING: u64 = 32 << 20;
 
+/// What a row costs beside its bytes, as so many more of them.
+const COST_OF_A_ROW: u64 = 128;
+
 /// Something that is done under one slot.
 enum Job<'a> {
     /// Through so many sessions.
@@ -96,10 +99,10 @@ impl Job<'_> {
         }
     }
 
-    /// How long it takes, beside others.
-    fn cost(&self) -> u64 {
+    /// How long it takes, with what waits for it, beside others; `waiting` is the longest that waits for rows.
+    fn cost(&self, waiting: u64) -> u64 {
         match self {
-            Self::Data(part, _) => part.digests.bytes,
+            Self::Data(part, _) => part.digests.bytes + part.rows * COST_OF_A_ROW + waiting,
             Self::Table(_, work) => work.cost,
         }
     }
@@ -164,8 +167,9 @@ impl Filling<'_> {
         let mut ready: Vec<Job<'_>> = data.into_iter().map(|it| Job::Data(it, sessions(it))).collect();
         let mut busy = 0;
         loop {
+            let waiting = schedules.iter().map(Schedule::waiting).max().unwrap_or_default();
             while busy < means.jobs
-                && let Some(at) = (0..ready.len()).max_by_key(|at| ready[*at].cost())
+                && let Some(at) = (0..ready.len()).max_by_key(|at| ready[*at].cost(waiting))
             {
                 let job = ready.swap_remove(at);
                 let takes = job.takes();

@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::future::{try_join, try_join_all};
 use sqlx::PgConnection;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::crash;
+use crate::outside::pool::{Buffer, Pool};
 use crate::outside::postgres::{PgError, change, query_error};
 use crate::sql::quote::identifier;
 
@@ -22,6 +23,10 @@ const ONE_COPY: usize = 64 << 20;
 const ONE_TURN: usize = 1 << 20;
 /// Pieces that wait for a session that shares a table with others.
 const PIECES_WAITING: usize = 4;
+/// What is sent to the server at once.
+static ROWS: Pool<Vec<u8>> = Pool::of(|| Vec::with_capacity(256 << 10));
+const BEGINNING: &str = "beginning the transaction of a table";
+const ENDING: &str = "ending the transaction of a table";
 /// How `pg_dump` ends the COPY of a table.
 const FROM_STDIN: &str = " FROM stdin;";
 /// As `pg_restore` sets them for its session, but for `synchronous_commit`: whoever relies on the database waits for the disk at
@@ -54,7 +59,7 @@ struct Table {
 /// What has passed of an archive, to be carried out in this order.
 enum Step {
     Begin(Table),
-    Rows(BytesMut),
+    Rows(Buffer),
     End,
 }
 
@@ -103,10 +108,12 @@ impl Watches for Steps {
         }
     }
 
-    fn body(&mut self, bytes: &[u8]) {
-        match self.steps.back_mut() {
-            Some(Step::Rows(rows)) => rows.extend_from_slice(bytes),
-            _ => self.steps.push_back(Step::Rows(bytes.into())),
+    fn body(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            match self.steps.back_mut() {
+                Some(Step::Rows(rows)) if rows.room() > 0 => rows.fill(&mut bytes),
+                _ => self.steps.push_back(Step::Rows(ROWS.buffer())),
+            }
         }
     }
 
@@ -173,9 +180,9 @@ impl Loading {
     }
 
     /// More rows of the table at hand; none, if that was all.
-    async fn rows(&mut self) -> Result<Option<BytesMut>, CustomError> {
+    async fn rows(&mut self) -> Result<Option<Bytes>, CustomError> {
         match self.next().await? {
-            Some(Step::Rows(some)) => Ok(Some(some)),
+            Some(Step::Rows(some)) => Ok(Some(some.into())),
             Some(_) => Ok(None),
             None => Err(CustomError::Broken("it ends in the middle")),
         }
@@ -189,14 +196,14 @@ impl Loading {
         let frozen = large && emptied(session, &schema, &name).await?;
         let copy = format!("{copy} FROM stdin{}", if frozen { " WITH (FREEZE)" } else { "" });
         let what = format!("loading {schema}.{name}");
-        let (mut over, mut rest) = (false, BytesMut::new());
+        let (mut over, mut rest) = (false, Bytes::new());
         while !over {
             crash::point("rows before", &copy);
             let mut into = session.copy_in_raw(&copy).await.map_err(query_error(&what))?;
             let (mut sent, mut full) = (0, false);
             while !(full || over) {
                 let mut some = match rest.is_empty() {
-                    false => rest.split(),
+                    false => std::mem::take(&mut rest),
                     true => match self.rows().await? {
                         Some(some) => some,
                         None => {
@@ -219,7 +226,7 @@ impl Loading {
             rows += finished.map_err(query_error(&what))?;
         }
         if large {
-            run(session, "COMMIT".into(), "ending the transaction of a table").await?;
+            run(session, "COMMIT".into(), ENDING).await?;
         }
         Ok(Loaded { schema, name, rows, bytes })
     }
@@ -227,7 +234,7 @@ impl Loading {
 
 /// Rows on their way to one of several sessions.
 enum Piece {
-    Rows(BytesMut),
+    Rows(Bytes),
     /// A row has ended, and others go to another session first.
     Turn,
 }
@@ -268,9 +275,11 @@ impl Loading {
     }
 }
 
-/// Loads what comes, and gives how many rows the server counted.
+/// Loads what comes, and gives how many rows the server counted. All of it in one transaction: a worker of autovacuum, which
+/// would read the table beside its sessions, hears of rows that are committed.
 async fn take(session: &mut PgConnection, mut pieces: Receiver<Piece>, copy: &str, what: &str) -> Result<u64, PgError> {
     let mut rows = 0;
+    run(session, "BEGIN".into(), BEGINNING).await?;
     while let Some(first) = pieces.recv().await {
         crash::point("rows before", copy);
         let mut into = session.copy_in_raw(copy).await.map_err(query_error(what))?;
@@ -290,6 +299,7 @@ async fn take(session: &mut PgConnection, mut pieces: Receiver<Piece>, copy: &st
         crash::point("rows after", copy);
         rows += finished.map_err(query_error(what))?;
     }
+    run(session, "COMMIT".into(), ENDING).await?;
     Ok(rows)
 }
 
@@ -302,12 +312,11 @@ fn between_rows(text: &[u8]) -> Option<usize> {
 /// Begins the transaction of a table. Whether it was emptied in it: a role that may add rows may be one that may not.
 async fn emptied(session: &mut PgConnection, schema: &str, name: &str) -> Result<bool, PgError> {
     let table = format!("{}.{}", identifier(schema), identifier(name));
-    let begin = "beginning the transaction of a table";
     if change(session, format!("BEGIN; TRUNCATE TABLE ONLY {table}")).await.is_ok() {
         return Ok(true);
     }
-    run(session, "ROLLBACK".into(), begin).await?;
-    run(session, "BEGIN".into(), begin).await?;
+    run(session, "ROLLBACK".into(), BEGINNING).await?;
+    run(session, "BEGIN".into(), BEGINNING).await?;
     Ok(false)
 }
 

@@ -92,7 +92,7 @@ impl Manifest {
         let mut it: Self = serde_json::from_slice(text)?;
         if it.format == 1 {
             let FirstFormat { archive: OneArchive { key, digests } } = serde_json::from_slice(text)?;
-            it.parts.push(Part { key, section: Section::Whole, compression: Compression::Gzip, digests });
+            it.parts.push(Part { key, section: Section::Whole, compression: Compression::Gzip, rows: 0, digests });
             // As it is now, it is one of the next format, and would be written as such.
             it.format = NOT_ENCRYPTED;
         }
@@ -319,6 +319,9 @@ pub struct Part {
     pub section: Section,
     /// How it is compressed.
     pub compression: Compression,
+    /// How many rows; 0, too, in a manifest of an earlier version, and where they were not counted.
+    #[serde(default)]
+    pub rows: u64,
     /// Sizes and SHA-256, of what is stored and of what it holds.
     pub digests: Digests,
 }

@@ -7,6 +7,9 @@ use super::manifest::Index;
 
 /// A row's byte of COPY's text costs a server about a third of what a byte of a tree does.
 const COST_OF_INDEXES: u64 = 3;
+/// Gathering statistics reads as much of a table as this at most, of COPY's text, and costs a fourth of loading it.
+const MOST_ANALYZED: u64 = 256 << 20;
+const ANALYZED_PER_COST: u64 = 4;
 /// A table with fewer bytes than this, of COPY's text, waits for its statistics until all is built.
 const WORTH_ANALYZING: u64 = 16 << 20;
 
@@ -27,7 +30,7 @@ pub(super) enum What {
 pub(super) struct Work {
     pub(super) table: Name,
     pub(super) what: What,
-    /// How long it takes, beside others.
+    /// How long it takes, with what waits for it, beside others: as so many bytes of rows do.
     pub(super) cost: u64,
 }
 
@@ -36,6 +39,14 @@ pub(super) struct Work {
 struct Table {
     steps: VecDeque<Vec<Work>>,
     under_way: usize,
+    is_loaded: bool,
+}
+
+impl Table {
+    /// How long all that is left takes.
+    fn cost(&self) -> u64 {
+        self.steps.iter().filter_map(|step| step.iter().map(|it| it.cost).max()).sum()
+    }
 }
 
 /// What is left to do with the tables of a database.
@@ -83,8 +94,10 @@ impl Schedule {
     pub(super) fn loaded(&mut self, it: &Loaded) -> Vec<Work> {
         let name = (it.schema.clone(), it.name.clone());
         let table = self.tables.entry(name.clone()).or_default();
+        table.is_loaded = true;
         if it.bytes >= WORTH_ANALYZING {
-            table.steps.push_back(vec![Work { table: name.clone(), what: What::Analyze, cost: 0 }]);
+            let cost = it.bytes.min(MOST_ANALYZED) / ANALYZED_PER_COST;
+            table.steps.push_back(vec![Work { table: name.clone(), what: What::Analyze, cost }]);
         }
         self.next(&name)
     }
@@ -99,13 +112,20 @@ impl Schedule {
 
     fn next(&mut self, name: &Name) -> Vec<Work> {
         let Some(table) = self.tables.get_mut(name).filter(|it| it.under_way == 0) else { return Vec::new() };
-        while let Some(step) = table.steps.pop_front() {
+        while let Some(mut step) = table.steps.pop_front() {
             if !step.is_empty() {
+                let later = table.cost();
+                step.iter_mut().for_each(|it| it.cost += later);
                 table.under_way = step.len();
                 return step;
             }
         }
         Vec::new()
+    }
+
+    /// The longest that waits for rows that are not in yet.
+    pub(super) fn waiting(&self) -> u64 {
+        self.tables.values().filter(|it| !it.is_loaded).map(Table::cost).max().unwrap_or_default()
     }
 
     /// The lines that never began: rows that did not come as those of a table.
@@ -178,9 +198,11 @@ mod tests {
         let numbers: Vec<&str> = rest.lines().filter_map(|it| it.get(..4)).collect();
         assert_eq!(numbers, ["; Ar", "3201", "3204", "3206"]);
         let name: Name = ("public".into(), "big".into());
-        assert_eq!(told(&it.loaded(&loaded("big", WORTH_ANALYZING))), ["9: 3202 3205"]);
-        assert_eq!(told(&it.done(&name)), ["27: 3203"]);
-        assert_eq!(told(&it.done(&name)), ["0: analyze"]);
+        assert_eq!(it.waiting(), 9 + 27);
+        assert_eq!(told(&it.loaded(&loaded("big", WORTH_ANALYZING))), ["4194340: 3202 3205"]);
+        assert_eq!(it.waiting(), 0);
+        assert_eq!(told(&it.done(&name)), ["4194331: 3203"]);
+        assert_eq!(told(&it.done(&name)), ["4194304: analyze"]);
         assert_eq!(told(&it.done(&name)), [""; 0]);
         assert_eq!(told(&it.loaded(&loaded("other", 1))), [""; 0]);
         assert_eq!(it.left(), "");
