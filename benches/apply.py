@@ -118,28 +118,32 @@ def far(cluster, report, options):
 
 
 def four(cluster, report, options):
-    """Four databases side by side, and one of them."""
+    """Four databases side by side, and one of them; the same by four psql at once, which is what the server makes of it."""
     count, times = (100, 3) if options.quick else (250, options.times)
-    walls = {1: [], 4: []}
+    ways = [("migrate", tools.migrate), ("psql, one message per migration", tools.psql_on_each)]
+    walls = {(name, databases): [] for name, _ in ways for databases in (1, 4)}
     with tempfile.TemporaryDirectory(prefix="migrate-bench-") as folder:
         for turn in range(times):
-            for databases in (1, 4):
-                names = [cluster.fresh() for _ in range(databases)]
-                cluster.settle()
-                here = os.path.join(folder, f"{turn}-{databases}")
-                command = tools.migrate(here, tools.texts(count), databases)
-                walls[databases].append(measure(*command([cluster.url(name) for name in names])).wall)
-                for name in names:
-                    cluster.drop(name)
+            for number, (name, make) in enumerate(ways):
+                for databases in (1, 4):
+                    names = [cluster.fresh() for _ in range(databases)]
+                    cluster.settle()
+                    here = os.path.join(folder, f"{number}-{turn}-{databases}")
+                    command = make(here, tools.texts(count), databases)
+                    walls[name, databases].append(measure(*command([cluster.url(it) for it in names])).wall)
+                    for it in names:
+                        cluster.drop(it)
     report.text(f"### Four databases side by side, {count} migrations each; medians of {times}")
-    report.table(["databases", "wall s (least - greatest)"],
-                 [[str(n), f"{median(walls[n]):.2f} ({spread(walls[n])})"] for n in (1, 4)])
-    report.figure("four databases to one", median([b / a for a, b in zip(walls[1], walls[4])]), 1.3)
+    ratios = {name: median([b / a for a, b in zip(walls[name, 1], walls[name, 4])]) for name, _ in ways}
+    report.table(["tool", "one database, wall s (least - greatest)", "four", "four to one"],
+                 [[name, *(f"{median(it):.2f} ({spread(it)})" for it in (walls[name, 1], walls[name, 4])),
+                   f"{ratios[name]:.2f}"] for name, _ in ways])
+    report.figure("four databases to one", ratios["migrate"], 1.3)
     report.end()
 
 
 def nothing(cluster, report, options):
-    """Nothing to do: four databases, and the fastest of the others on one."""
+    """Nothing to do: four databases, and the fastest of the others on one; and what as many sessions take that ask nothing."""
     count, times = 100, 5 if options.quick else 4 * options.times
     others = [it for it in options.others if it[0] in ("sqlx-cli", "refinery_cli")]
     prepared = prepare([(name, make, 1.0) for name, make, _ in others], count)
@@ -153,6 +157,9 @@ def nothing(cluster, report, options):
         single = one(cluster.url(cluster.fresh()))
         measure(*single)
         again["migrate, one of them"] = single
+        ask = tools.psql_on_each(os.path.join(folder, "ask"), ["select 1"], 5)
+        again["five psql at once, `select 1`"] = ask([*urls, cluster.url("postgres")])
+        again["one psql, `select 1`"] = ask(urls[:1])
         for it in prepared:
             again[it.name] = it.command(cluster.url(cluster.fresh()))
             measure(*again[it.name])

@@ -36,6 +36,16 @@ def psql_messages(folder, texts):
     return lambda url: (["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url, *commands], {}, folder)
 
 
+def psql_on_each(folder, texts, databases):
+    """A psql for each database, all at once."""
+    del databases
+    write(folder, "all.sh", 'messages=$1; shift\nfor url in "$@"; do\n'
+          '    xargs -0 -a "$messages" psql -X -q -v ON_ERROR_STOP=1 -d "$url" & waited="$waited $!"\ndone\n'
+          'for it in $waited; do wait "$it" || exit 1; done\n')
+    messages = write(folder, "messages", "\0".join(part for text in texts for part in ("-c", text)))
+    return lambda urls: (["sh", f"{folder}/all.sh", messages, *urls], {}, folder)
+
+
 def psql_files(folder, texts):
     paths = files(folder, "{:05}.sql", texts, "BEGIN;\n", "COMMIT;\n")
     arguments = [part for path in paths for part in ("-f", path)]
