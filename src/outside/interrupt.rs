@@ -1,8 +1,14 @@
 //! A wish to stop, made by a signal and honoured at the next safe point.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use futures::future::select_all;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
 /// Shared by everything that can stop. Cheap to clone.
@@ -12,12 +18,14 @@ pub struct Interrupt {
     senders: Vec<Arc<watch::Sender<bool>>>,
     /// Whether somebody asked twice. One for all parts.
     forced: Arc<watch::Sender<bool>>,
+    /// Set by the handler itself, before anything that comes after the signal is looked at. One for all parts.
+    signalled: Arc<AtomicBool>,
 }
 
 impl Default for Interrupt {
     fn default() -> Self {
         let new = || Arc::new(watch::Sender::new(false));
-        Self { senders: vec![new()], forced: new() }
+        Self { senders: vec![new()], forced: new(), signalled: Arc::default() }
     }
 }
 
@@ -33,7 +41,7 @@ impl Interrupt {
     pub fn part(&self) -> Self {
         let mut part = Self::default();
         part.senders.extend(self.senders.iter().cloned());
-        part.forced = Arc::clone(&self.forced);
+        (part.forced, part.signalled) = (Arc::clone(&self.forced), Arc::clone(&self.signalled));
         part
     }
 
@@ -45,7 +53,7 @@ impl Interrupt {
     /// Whether somebody asked.
     #[must_use]
     pub fn requested(&self) -> bool {
-        self.senders.iter().any(|sender| *sender.borrow())
+        self.signalled.load(Ordering::SeqCst) || self.senders.iter().any(|sender| *sender.borrow())
     }
 
     /// Waits until somebody asks.
@@ -77,7 +85,8 @@ impl Interrupt {
         let _ = receiver.wait_for(|forced| *forced).await;
     }
 
-    /// Requests a stop at the first SIGINT or SIGTERM, after calling `heard`, and an end at once at the second, after `again`.
+    /// Requests a stop at the first SIGINT or SIGTERM, after calling `heard`, and an end at once at the second, after `again`. A
+    /// thread of its own listens, whatever the others are busy with.
     ///
     /// # Errors
     /// The handlers cannot be set.
@@ -85,18 +94,21 @@ impl Interrupt {
         &self,
         heard: impl FnOnce() + Send + 'static,
         again: impl FnOnce() + Send + 'static,
-    ) -> std::io::Result<()> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    ) -> io::Result<()> {
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        for signal in [SIGINT, SIGTERM] {
+            flag::register(signal, Arc::clone(&self.signalled))?;
+        }
         let interrupt = self.clone();
-        tokio::spawn(async move {
-            tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+        let listen = move || {
+            let mut signals = signals.forever();
+            signals.next();
             heard();
             interrupt.request();
-            tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+            signals.next();
             again();
             interrupt.forced.send_replace(true);
-        });
-        Ok(())
+        };
+        thread::Builder::new().name("signals".into()).spawn(listen).map(drop)
     }
 }

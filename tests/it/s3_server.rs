@@ -10,10 +10,19 @@ use std::sync::OnceLock;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 
-/// It says its port, and ends with the process that holds its standard input: with the tests, however they end.
+/// It says its port, and ends with the process that holds its standard input: with the tests, however they end. Of two conditional
+/// puts at once, moto looks for the object for both before it stores either, which no S3 does: here they come one after the other.
 const SCRIPT: &str = "
-import logging, sys
+import logging, sys, threading
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication as Application
 from moto.server import ThreadedMotoServer
+alone, answer = threading.Lock(), Application.__call__
+def one_by_one(application, environ, respond):
+    if 'HTTP_IF_NONE_MATCH' not in environ:
+        return answer(application, environ, respond)
+    with alone:
+        return answer(application, environ, respond)
+Application.__call__ = one_by_one
 logging.getLogger('werkzeug').setLevel(logging.ERROR)
 server = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)
 server.start()
