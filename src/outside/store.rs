@@ -71,7 +71,7 @@ type Env = BTreeMap<String, String>;
 /// What a bucket is reached with.
 struct Client {
     inner: Arc<dyn ObjectStore>,
-    who: String,
+    who: Who,
 }
 
 /// Why there is no client.
@@ -115,7 +115,7 @@ impl Store {
         let inner = LocalFileSystem::new_with_prefix(path)
             .map_err(|source| StoreError::Setup { url: url.into(), who: "this folder".into(), source: source.into() })?
             .with_fsync(true);
-        let who = "this user".into();
+        let who = Who::this_user();
         Ok(Self { inner: Arc::new(inner), prefix: Path::default(), url: url.trim_end_matches('/').into(), who })
     }
 
@@ -128,7 +128,7 @@ impl Store {
         let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|_| StoreError::Url { url: url.into() })?;
         let Client { inner, who } =
             client(bucket).map_err(|NoClient { who, source }| StoreError::Setup { url: url.into(), who, source })?;
-        Ok(Self { inner, prefix, url: url.trim_end_matches('/').into(), who: who.into() })
+        Ok(Self { inner, prefix, url: url.trim_end_matches('/').into(), who })
     }
 
     /// The URL as configured; it never holds a secret.

@@ -9,7 +9,11 @@ use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use serde_json::Value;
 
 use super::federated::Federated;
-use super::{Client, Env, NoClient, TIMEOUT};
+use super::{Client, Env, NoClient, TIMEOUT, Who};
+
+/// What to do without credentials.
+const LOG_IN: &str = "Set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials, or GOOGLE_BEARER_TOKEN to a token; where the file is \
+                      named already, look at the cause below, and log in again or correct the file.";
 
 /// Where `gcloud auth application-default login` writes, below the home folder.
 const DEFAULT_FILE: &str = ".config/gcloud/application_default_credentials.json";
@@ -34,7 +38,7 @@ pub(super) fn client(bucket: &str, env: &Env) -> Result<Client, NoClient> {
         builder = builder.with_credentials(Arc::new(federated));
     }
     match builder.with_bucket_name(bucket).build() {
-        Ok(inner) => Ok(Client { inner: Arc::new(inner), who }),
+        Ok(inner) => Ok(Client { inner: Arc::new(inner), who: Who::with(&who, LOG_IN) }),
         Err(source) => Err(fail(source.into())),
     }
 }

@@ -7,7 +7,11 @@ use std::sync::Arc;
 use object_store::ClientConfigKey;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 
-use super::{Client, Env, NoClient, TIMEOUT};
+use super::{Client, Env, NoClient, TIMEOUT, Who};
+
+/// What to do without credentials.
+const LOG_IN: &str = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN; those of a \
+                      profile come with `eval \"$(aws configure export-credentials --format env)\"`.";
 
 /// A client of `bucket`.
 pub(super) fn client(bucket: &str, env: &Env) -> Result<Client, NoClient> {
@@ -24,7 +28,7 @@ pub(super) fn client(bucket: &str, env: &Env) -> Result<Client, NoClient> {
     // One at a time, an object that is under a lock is an answer of its own.
     let built = builder.with_config(AmazonS3ConfigKey::DisableBulkDelete, "true").with_bucket_name(bucket).build();
     match built {
-        Ok(inner) => Ok(Client { inner: Arc::new(inner), who }),
+        Ok(inner) => Ok(Client { inner: Arc::new(inner), who: Who::with(&who, LOG_IN) }),
         Err(source) => Err(NoClient { who, source: source.into() }),
     }
 }

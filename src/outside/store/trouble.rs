@@ -95,33 +95,37 @@ pub enum StoreError {
 
 /// Whose credentials the store is reached with, in the words of a message.
 #[derive(Clone)]
-pub(super) struct Who(Arc<str>);
-
-impl From<String> for Who {
-    fn from(text: String) -> Self {
-        Self(text.into())
-    }
-}
-
-impl From<&str> for Who {
-    fn from(text: &str) -> Self {
-        Self(text.into())
-    }
+pub(super) struct Who {
+    text: Arc<str>,
+    /// What to do where they give nothing; none, where nothing has to be given.
+    log_in: Option<&'static str>,
 }
 
 impl Who {
+    /// For a folder.
+    pub(super) fn this_user() -> Self {
+        Self { text: "this user".into(), log_in: None }
+    }
+
+    /// For a bucket.
+    pub(super) fn with(text: &str, log_in: &'static str) -> Self {
+        Self { text: text.into(), log_in: Some(log_in) }
+    }
+
     /// For `map_err`: what `key` could not be done to.
     pub(super) fn io(&self, what: &'static str, key: &str) -> impl FnOnce(object_store::Error) -> StoreError {
-        let (key, who) = (key.to_owned(), self.0.to_string());
+        let (key, who, log_in) = (key.to_owned(), self.text.to_string(), self.log_in);
         move |source| {
             let text = source.to_string();
-            if let Some(why) = NoToken::cause_of(&source) {
-                return StoreError::Credentials { what, key, who, help: help(&text), source: why.into() };
+            if let Some(help) = log_in {
+                if let Some(why) = NoToken::cause_of(&source) {
+                    return StoreError::Credentials { what, key, who, help, source: why.into() };
+                }
+                if NO_TOKEN.iter().any(|it| text.contains(it)) {
+                    return StoreError::Credentials { what, key, who, help, source: source.into() };
+                }
             }
             match &source {
-                _ if NO_TOKEN.iter().any(|it| text.contains(it)) => {
-                    StoreError::Credentials { what, key, who, help: help(&text), source: source.into() }
-                }
                 object_store::Error::Unauthenticated { .. } | object_store::Error::PermissionDenied { .. } => {
                     StoreError::Denied { what, key, who, help: DENIED, source: source.into() }
                 }
@@ -141,11 +145,22 @@ const NO_TOKEN: [&str; 4] = ["token request", "/latest/api/token", "AssumeRoleWi
 const DENIED: &str = "If it says that credentials expired or are not valid, log in again or name others; else give the account the \
                       right to create, read and list objects of the bucket. `migrate doctor` tries both.";
 
-fn help(text: &str) -> &'static str {
-    if text.contains("S3") {
-        return "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN; those of a profile \
-                come with `eval \"$(aws configure export-credentials --format env)\"`.";
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &str) -> object_store::Error {
+        object_store::Error::Generic { store: "GCS", source: text.into() }
     }
-    "Set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials, or GOOGLE_BEARER_TOKEN to a token; where the file is named already, \
-     look at the cause below, and log in again or correct the file."
+
+    #[test]
+    fn what_to_do_without_a_token_is_said_by_the_kind_of_the_store() {
+        let text = "Error performing token request: /home/S3/adc.json";
+        match Who::with("the file", "log in").io("list", "runs")(said(text)) {
+            StoreError::Credentials { help, .. } => assert_eq!(help, "log in"),
+            other => panic!("{other:?}"),
+        }
+        // A folder asks for no token, whatever it is called.
+        assert!(matches!(Who::this_user().io("list", "runs")(said(text)), StoreError::Io { .. }));
+    }
 }
