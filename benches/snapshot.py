@@ -31,7 +31,6 @@ alter table events add primary key (id);
 create index on chunks (document);
 create index on facts using gin (doc);
 create index on events (at, kind);
-analyze;
 """
 
 
@@ -41,6 +40,8 @@ def made(cluster, megabytes):
     unit = megabytes / 1000
     text = DATA.format(large=max(1, int(520 * unit)), middle=max(1, int(260 * unit)), small=max(1, int(500 * unit)))
     cluster.sql(text, database)
+    # Else a worker of autovacuum does it beside the first turns.
+    cluster.sql("vacuum (analyze)", database)
     cluster.settle()
     size = int(cluster.sql(f"select sum(pg_table_size(oid)) from pg_class where relkind = 'r' and relnamespace = "
                            f"'public'::regnamespace", database))

@@ -22,7 +22,6 @@ use crate::outside::postgres::{PgError, change, connect, free_connections, query
 use crate::outside::process::{Child, PgTools, ToolError};
 use crate::outside::store::Store;
 use crate::outside::url::DatabaseUrl;
-use crate::sql::quote::identifier;
 use crate::world::World;
 
 use super::archive::{self, Unpacked, Unpacking};
@@ -33,7 +32,7 @@ use super::loading::{LoadError, Loaded, Loading, SETTINGS, Steps};
 use super::manifest::{Manifest, Part};
 use super::parts::Section;
 use super::schedule::{Name, Schedule, What, Work, entry, slowest_first};
-use super::{SnapshotError, part_key, prove, role_map};
+use super::{SnapshotError, part_key, prove, role_map, statistics};
 
 /// Progress is told after each so many compressed bytes.
 const PROGRESS: u64 = 8 << 20;
@@ -78,6 +77,9 @@ struct Fetched {
 
 /// A table with fewer bytes than this, of COPY's text, goes through one session.
 const WORTH_SHARING: u64 = 32 << 20;
+/// And so does one with no more than so many percent of what one of the jobs would have at the best: rows that are not frozen cost
+/// the server a fifth more.
+const WORTH_FREEZING: u128 = 125;
 
 /// What a row costs beside its bytes, as so many more of them.
 const COST_OF_A_ROW: u64 = 128;
@@ -111,8 +113,11 @@ impl Job<'_> {
 /// Sessions that load an archive of so many bytes, of `all` that are to be loaded by `jobs`: more than one for what would keep
 /// everything else waiting.
 fn sessions(bytes: u64, all: u64, jobs: usize) -> usize {
-    let share = (u128::from(bytes) * jobs as u128).div_ceil(u128::from(all.max(1)));
-    if bytes < WORTH_SHARING { 1 } else { usize::try_from(share).unwrap_or(1).clamp(1, jobs) }
+    let (mine, all) = (u128::from(bytes) * jobs as u128, u128::from(all.max(1)));
+    if bytes < WORTH_SHARING || mine * 100 <= all * WORTH_FREEZING {
+        return 1;
+    }
+    usize::try_from(mine.div_ceil(all)).unwrap_or(1).clamp(1, jobs)
 }
 
 /// What a job did.
@@ -206,20 +211,15 @@ impl Filling<'_> {
                 match &work.what {
                     What::Build(lines) => self.restore_listed(&archive.file, lines, &[], means).await?,
                     What::Analyze => {
-                        let analyzed = self.analyze(&work.table).await;
-                        analyzed.map_err(SnapshotError::database(&self.manifest.database))?;
+                        let done = async {
+                            statistics::of(&mut connect(self.side, &self.application()).await?, &work.table).await
+                        };
+                        done.await.map_err(SnapshotError::database(&self.manifest.database))?;
                     }
                 }
                 Ok(Done::Table(work))
             }
         }
-    }
-
-    async fn analyze(&self, (schema, name): &Name) -> Result<(), PgError> {
-        let mut session = connect(self.side, &self.application()).await?;
-        let sql = format!("set client_min_messages = error; analyze {}.{}", identifier(schema), identifier(name));
-        let done = change(&mut session, sql).await;
-        done.map(drop).map_err(query_error(format!("gathering the statistics of {schema}.{name}")))
     }
 
     fn application(&self) -> String {
@@ -459,6 +459,7 @@ mod tests {
         const MIB: u64 = 1 << 20;
         assert_eq!([sessions(700 * MIB, 1000 * MIB, 2), sessions(300 * MIB, 1000 * MIB, 2)], [2, 1]);
         assert_eq!([sessions(72_000 * MIB, 80_000 * MIB, 8), sessions(2_000 * MIB, 80_000 * MIB, 8)], [8, 1]);
+        assert_eq!([sessions(625 * MIB, 1000 * MIB, 2), sessions(626 * MIB, 1000 * MIB, 2)], [1, 2]);
         assert_eq!([sessions(700 * MIB, 700 * MIB, 1), sessions(20 * MIB, 20 * MIB, 4), sessions(0, 0, 2)], [1, 1, 1]);
     }
 

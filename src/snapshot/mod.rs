@@ -21,6 +21,7 @@ pub mod role_map;
 mod schedule;
 mod scratch;
 pub mod standby;
+mod statistics;
 pub mod swap;
 
 use crate::journal::{self, JournalError};

@@ -1,7 +1,6 @@
 //! Restoring a snapshot into a side database: made like the live one, filled from the store, its row counts compared with the
 //! manifest. The live database is not touched here; `swap` puts the side database in its place.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
@@ -23,9 +22,8 @@ use super::fill::{Filled, Filling};
 use super::inventory::{contents, count_differences, row_counts};
 use super::loading::Loaded;
 use super::manifest::{Manifest, Properties, TableRows};
-use super::schedule::Name;
 use super::swap;
-use super::{SnapshotError, keys};
+use super::{SnapshotError, keys, statistics};
 
 /// PostgreSQL cuts longer names off without a word.
 const NAME_LIMIT: usize = 63;
@@ -165,11 +163,7 @@ async fn compare(
     let Filled { loaded, analyzed } = filled;
     let analyzing = async {
         let mut session = connect(side, application).await?;
-        let tables = without_statistics(&mut session, &analyzed).await?;
-        run_sql(&mut session, "set client_min_messages = error".into()).await?;
-        if !tables.is_empty() {
-            run_sql(&mut session, format!("analyze {}", tables.join(", "))).await?;
-        }
+        statistics::but_of(&mut session, &analyzed).await?;
         // This commit waits for the disk, and with it for everything that did not.
         run_sql(&mut session, format!("{DURABLE_SESSION} select pg_logical_emit_message(true, 'migrate', 'restored')"))
             .await
@@ -190,19 +184,6 @@ async fn compare(
     }
     let help = format!("The side database {} is kept for a look.", side.dbname());
     Err(SnapshotError::Differs { database: name.clone(), what: differences.join("; "), help })
-}
-
-/// The tables, catalogs and materialised views whose statistics are still to be gathered, as SQL names them.
-async fn without_statistics(session: &mut PgConnection, done: &BTreeSet<Name>) -> Result<Vec<String>, PgError> {
-    let tables: Vec<(String, String)> = sqlx::query_as(
-        "select n.nspname::text, c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relkind in \
-         ('r', 'm', 'p') and c.relpersistence <> 't' and not c.relisshared and n.nspname !~ '^pg_(toast|temp)' order by 1, 2",
-    )
-    .fetch_all(session)
-    .await
-    .map_err(query_error("listing tables without statistics"))?;
-    let missing = tables.into_iter().filter(|it| !done.contains(it));
-    Ok(missing.map(|(schema, name)| format!("{}.{}", identifier(&schema), identifier(&name))).collect())
 }
 
 /// Drops a database that was made beside another one.

@@ -51,6 +51,7 @@ async fn there_and_back(hint: &str, store: &str, ending: &str) {
     assert_same(&before, &world.fingerprints().await);
     assert_eq!(world.value("big", "select encode(lo_get(4711), 'hex')").await, "00ff0a74657874");
     shared_out(&world).await;
+    statistics(&world).await;
 }
 
 /// The table that is more than its share came through several sessions, each with transactions of its own, and the others
@@ -60,6 +61,18 @@ async fn shared_out(world: &TestWorld) {
         async |table: &str| world.value("big", &format!("select count(distinct xmin::text) from {table}")).await;
     assert_ne!(transactions("\"Sch ema\".\"ta\"\"ble*\"").await, "1");
     assert_eq!([transactions("rows").await, transactions("part_1").await], ["1", "1"]);
+}
+
+/// Who asks for rows finds statistics; those of embeddings alone are left to autovacuum, for which the table has changed.
+async fn statistics(world: &TestWorld) {
+    let columns = async |table: &str| {
+        let sql = format!("select string_agg(attname, ' ' order by attname) from pg_stats where tablename = '{table}'");
+        world.value("big", &sql).await
+    };
+    assert_eq!(columns("ta\"ble*").await, "id vector");
+    assert_eq!([columns("rows").await, columns("rows_body").await], ["body doc id", "md5"]);
+    let changed = "select string_agg(relname, ' ') from pg_stat_user_tables where n_mod_since_analyze > 30000";
+    assert_eq!(world.value("big", changed).await, "ta\"ble*");
 }
 
 #[tokio::test(flavor = "multi_thread")]
