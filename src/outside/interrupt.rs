@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 
 use futures::future::select_all;
@@ -89,18 +90,16 @@ impl Interrupt {
     /// thread of its own listens, whatever the others are busy with.
     ///
     /// # Errors
-    /// The handlers cannot be set.
+    /// The thread cannot be started, and a signal still does what it did; or the handlers cannot be set.
     pub fn on_signals(
         &self,
         heard: impl FnOnce() + Send + 'static,
         again: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        for signal in [SIGINT, SIGTERM] {
-            flag::register(signal, Arc::clone(&self.signalled))?;
-        }
         let interrupt = self.clone();
+        let (hand_over, handed) = mpsc::channel::<Signals>();
         let listen = move || {
+            let Ok(mut signals) = handed.recv() else { return };
             let mut signals = signals.forever();
             signals.next();
             heard();
@@ -109,6 +108,14 @@ impl Interrupt {
             again();
             interrupt.forced.send_replace(true);
         };
-        thread::Builder::new().name("signals".into()).spawn(listen).map(drop)
+        // Before the handlers: without somebody who listens, a signal would be swallowed.
+        thread::Builder::new().name("signals".into()).spawn(listen)?;
+        let signals = Signals::new([SIGINT, SIGTERM])?;
+        for signal in [SIGINT, SIGTERM] {
+            flag::register(signal, Arc::clone(&self.signalled))?;
+        }
+        // The thread waits for it.
+        let _ = hand_over.send(signals);
+        Ok(())
     }
 }
