@@ -7,6 +7,9 @@ import tempfile
 import tools
 from harness import Failed, SlowLine, measure, median, say, spread
 
+#: Seconds for which a slow line holds every byte, each way: a round trip takes some 10.8 ms.
+DELAY = 0.005
+
 
 class Prepared:
     """A tool with its migrations on disk."""
@@ -98,9 +101,9 @@ def local(cluster, report, options):
 
 
 def far(cluster, report, options):
-    """A hundred at a round trip of some 10.8 ms."""
+    """A hundred through a slow line."""
     count, times = 100, 1 if options.quick else min(3, options.times)
-    line = SlowLine(cluster.port, 0.005)
+    line = SlowLine(cluster.port, DELAY)
     prepared = prepare([(name, make, 1.0) for name, make, _ in
                         [tools.PSQL_MESSAGES, tools.PSQL_FILES, tools.OURS, *options.others]], count)
     interleaved(cluster, prepared, times, line.port, line)
@@ -117,64 +120,67 @@ def far(cluster, report, options):
     report.end()
 
 
+def lines(cluster):
+    """Where a server may be: what that is called, and the port at which it is found."""
+    return [("on a local server", cluster.port), ("through a line of 5 ms each way", SlowLine(cluster.port, DELAY).port)]
+
+
 def four(cluster, report, options):
     """Four databases side by side, and one of them; the same by four psql at once, which is what the server makes of it."""
     count, times = (100, 3) if options.quick else (250, options.times)
     ways = [("migrate", tools.migrate), ("psql, one message per migration", tools.psql_on_each)]
-    walls = {(name, databases): [] for name, _ in ways for databases in (1, 4)}
-    with tempfile.TemporaryDirectory(prefix="migrate-bench-") as folder:
-        for turn in range(times):
-            for number, (name, make) in enumerate(ways):
-                for databases in (1, 4):
-                    names = [cluster.fresh() for _ in range(databases)]
-                    cluster.settle()
-                    here = os.path.join(folder, f"{number}-{turn}-{databases}")
-                    command = make(here, tools.texts(count), databases)
-                    walls[name, databases].append(measure(*command([cluster.url(it) for it in names])).wall)
-                    for it in names:
-                        cluster.drop(it)
-    report.text(f"### Four databases side by side, {count} migrations each; medians of {times}")
-    ratios = {name: median([b / a for a, b in zip(walls[name, 1], walls[name, 4])]) for name, _ in ways}
-    report.table(["tool", "one database, wall s (least - greatest)", "four", "four to one"],
-                 [[name, *(f"{median(it):.2f} ({spread(it)})" for it in (walls[name, 1], walls[name, 4])),
-                   f"{ratios[name]:.2f}"] for name, _ in ways])
-    report.figure("four databases to one", ratios["migrate"], 1.3)
-    report.end()
+    for where, port in lines(cluster):
+        walls = {(name, databases): [] for name, _ in ways for databases in (1, 4)}
+        with tempfile.TemporaryDirectory(prefix="migrate-bench-") as folder:
+            for turn in range(times):
+                for number, (name, make) in enumerate(ways):
+                    for databases in (1, 4):
+                        names = [cluster.fresh() for _ in range(databases)]
+                        cluster.settle()
+                        here = os.path.join(folder, f"{number}-{turn}-{databases}")
+                        command = make(here, tools.texts(count), databases)
+                        walls[name, databases].append(measure(*command([cluster.url(it, port) for it in names])).wall)
+                        for it in names:
+                            cluster.drop(it)
+        report.text(f"### Four databases side by side {where}, {count} migrations each; medians of {times}")
+        ratios = {name: median([b / a for a, b in zip(walls[name, 1], walls[name, 4])]) for name, _ in ways}
+        report.table(["tool", "one database, wall s (least - greatest)", "four", "four to one"],
+                     [[name, *(f"{median(it):.2f} ({spread(it)})" for it in (walls[name, 1], walls[name, 4])),
+                       f"{ratios[name]:.2f}"] for name, _ in ways])
+        report.figure(f"four databases to one {where}", ratios["migrate"], 1.3)
+        report.end()
 
 
 def nothing(cluster, report, options):
     """Nothing to do: four databases, and the fastest of the others on one; and what as many sessions take that ask nothing."""
     count, times = 100, 5 if options.quick else 4 * options.times
     others = [it for it in options.others if it[0] in ("sqlx-cli", "refinery_cli")]
-    prepared = prepare([(name, make, 1.0) for name, make, _ in others], count)
-    with tempfile.TemporaryDirectory(prefix="migrate-bench-") as folder:
-        ours = tools.migrate(folder, tools.texts(count), 4)
-        urls = [cluster.url(cluster.fresh()) for _ in range(4)]
-        store = ours(urls)
-        measure(*store)
-        again = {"migrate, four databases": store, "migrate, one of them": None}
-        one = tools.migrate(os.path.join(folder, "one"), tools.texts(count), 1)
-        single = one(cluster.url(cluster.fresh()))
-        measure(*single)
-        again["migrate, one of them"] = single
-        ask = tools.psql_on_each(os.path.join(folder, "ask"), ["select 1"], 5)
-        again["five psql at once, `select 1`"] = ask([*urls, cluster.url("postgres")])
-        again["one psql, `select 1`"] = ask(urls[:1])
-        for it in prepared:
-            again[it.name] = it.command(cluster.url(cluster.fresh()))
-            measure(*again[it.name])
-        walls = {name: [] for name in again}
-        for _ in range(times):
-            for name, command in again.items():
-                walls[name].append(measure(*command).wall * 1000)
-    report.text(f"### Nothing to do, {count} migrations applied; medians of {times}")
-    report.table(["tool", "ms (least - greatest)"],
-                 [[name, f"{median(it):.1f} ({spread(it)})"] for name, it in walls.items()])
-    if prepared:
-        fastest = min(median(walls[it.name]) for it in prepared)
-        report.figure("four databases, to the fastest other tool on one",
-                      median(walls["migrate, four databases"]) / fastest, 1.0)
-    report.end()
+    for where, port in lines(cluster):
+        prepared = prepare([(name, make, 1.0) for name, make, _ in others], count)
+        with tempfile.TemporaryDirectory(prefix="migrate-bench-") as folder:
+            fresh = [cluster.url(cluster.fresh(), port) for _ in range(4)]
+            again = {"migrate, four databases": tools.migrate(os.path.join(folder, "four"), tools.texts(count), 4)(fresh),
+                     "migrate, one of them": tools.migrate(os.path.join(folder, "one"), tools.texts(count))(
+                         cluster.url(cluster.fresh(), port))}
+            ask = tools.psql_on_each(os.path.join(folder, "ask"), ["select 1"], 5)
+            again["five psql at once, `select 1`"] = ask([*fresh, cluster.url("postgres", port)])
+            again["one psql, `select 1`"] = ask(fresh[:1])
+            for it in prepared:
+                again[it.name] = it.command(cluster.url(cluster.fresh(), port))
+            for command in again.values():
+                measure(*command)
+            walls = {name: [] for name in again}
+            for _ in range(times):
+                for name, command in again.items():
+                    walls[name].append(measure(*command).wall * 1000)
+        report.text(f"### Nothing to do {where}, {count} migrations applied; medians of {times}")
+        report.table(["tool", "ms (least - greatest)"],
+                     [[name, f"{median(it):.1f} ({spread(it)})"] for name, it in walls.items()])
+        if prepared:
+            fastest = min(median(walls[it.name]) for it in prepared)
+            report.figure(f"four databases, to the fastest other tool on one, {where}",
+                          median(walls["migrate, four databases"]) / fastest, 1.0)
+        report.end()
 
 
 def plan(cluster, report, options):

@@ -29,8 +29,8 @@ pub fn tokens(text: &str) -> Result<Vec<Piece>, String> {
         let national = class == Class::Text && tokens.last().is_some_and(|it| is_national(text, *it, start));
         // PostgreSQL says of `$1a` that there is junk after the parameter; `pg_query`, whose scanner is changed here, takes it.
         let junk = begins_name(&text[start..end]) && tokens.last().is_some_and(|it| is_parameter(text, *it, start));
-        if junk && class == Class::Text {
-            // Where `$1B'…'` goes on, only a scanner that takes it knows.
+        if junk && class != Class::Word {
+            // Where `$1B'…'` and `$1U&"…"` go on, only a scanner that takes them knows.
             return Err("trailing junk after parameter".into());
         } else if junk && let Some(parameter) = tokens.last_mut() {
             parameter.end = end;
