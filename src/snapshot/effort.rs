@@ -36,6 +36,9 @@ pub struct Effort {
     mebibytes: Semaphore,
 }
 
+/// Leave for one more session of a job, until it is dropped.
+pub(super) type Helper<'a> = SemaphorePermit<'a>;
+
 /// Leave for one more job, until it is dropped.
 pub(super) struct Slot<'a> {
     _job: SemaphorePermit<'a>,
@@ -92,6 +95,11 @@ impl Effort {
         bytes.div_ceil(PARTS_PLANNED).clamp(PART as u64, most.max(PART as u64))
     }
 
+    /// Leave for one more session of a job that is under way, if nobody else has it.
+    pub(super) fn helper(&self) -> Option<Helper<'_>> {
+        self.slots.try_acquire().ok()
+    }
+
     /// At least one job, and up to `most`, if nobody else has them.
     pub(super) async fn slots(
         &self,
@@ -100,7 +108,7 @@ impl Effort {
     ) -> Result<Vec<SemaphorePermit<'_>>, Interrupted> {
         let one = interrupt.or(self.slots.acquire()).await?;
         let mut permits = vec![one.expect("the permits are never closed")];
-        permits.extend((1..most).map_while(|_| self.slots.try_acquire().ok()));
+        permits.extend((1..most).map_while(|_| self.helper()));
         Ok(permits)
     }
 }

@@ -1,14 +1,13 @@
 //! store → digest → decompression → the database: the schema before its data, then the data of several archives side by side, and
 //! on each table that is in what waits for its rows alone, the slowest first; then everything else, several at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures::future::try_join_all;
 use futures::stream::{FuturesUnordered, StreamExt};
 use sqlx::PgConnection;
 use tempfile::NamedTempFile;
@@ -28,10 +27,11 @@ use super::archive::{self, Unpacked, Unpacking};
 use super::custom::Reader;
 use super::effort::Effort;
 use super::elsewhere::{Missing, Roles};
+use super::help::{Help, Load};
 use super::loading::{LoadError, Loaded, Loading, SETTINGS, Steps};
 use super::manifest::{Manifest, Part};
 use super::parts::Section;
-use super::schedule::{Name, Schedule, What, Work, entry, slowest_first};
+use super::schedule::{Name, Schedule, What, Work, cost_of_statistics, entry, slowest_first};
 use super::{SnapshotError, part_key, prove, role_map, statistics};
 
 /// Progress is told after each so many compressed bytes.
@@ -75,49 +75,35 @@ struct Fetched {
     list: String,
 }
 
-/// A table with fewer bytes than this, of COPY's text, goes through one session.
-const WORTH_SHARING: u64 = 32 << 20;
-/// And so does one with no more than so many percent of what one of the jobs would have at the best: rows that are not frozen cost
-/// the server a fifth more.
-const WORTH_FREEZING: u128 = 125;
-
 /// What a row costs beside its bytes, as so many more of them.
 const COST_OF_A_ROW: u64 = 128;
 
 /// Something that is done under one slot.
 enum Job<'a> {
-    /// Through so many sessions.
-    Data(&'a Part, usize),
+    /// Through one session, and more if they are offered.
+    Data(&'a Part, Arc<Help>),
     /// With the archive that its lines are of.
     Table(&'a Fetched, Work),
 }
 
 impl Job<'_> {
-    /// Of the jobs at once, so many. Sessions that share a table wait for one another now and then: one of them is not counted.
-    fn takes(&self) -> usize {
-        match self {
-            Self::Data(_, sessions) => sessions.saturating_sub(1).max(1),
-            Self::Table(..) => 1,
-        }
-    }
-
     /// How long it takes, with what waits for it, beside others; `waiting` is the longest that waits for rows.
     fn cost(&self, waiting: u64) -> u64 {
         match self {
-            Self::Data(part, _) => part.digests.bytes + part.rows * COST_OF_A_ROW + waiting,
+            Self::Data(part, ..) => rows_cost(part) + waiting,
             Self::Table(_, work) => work.cost,
         }
     }
 }
 
-/// Sessions that load an archive of so many bytes, of `all` that are to be loaded by `jobs`: more than one for what would keep
-/// everything else waiting.
-fn sessions(bytes: u64, all: u64, jobs: usize) -> usize {
-    let (mine, all) = (u128::from(bytes) * jobs as u128, u128::from(all.max(1)));
-    if bytes < WORTH_SHARING || mine * 100 <= all * WORTH_FREEZING {
-        return 1;
-    }
-    usize::try_from(mine.div_ceil(all)).unwrap_or(1).clamp(1, jobs)
+/// How long the rows of an archive take, beside others.
+fn rows_cost(part: &Part) -> u64 {
+    part.digests.bytes + part.rows * COST_OF_A_ROW
+}
+
+/// A load that begins.
+fn load<'a>(part: &Part, help: &Arc<Help>) -> Load<'a> {
+    Load { cost: rows_cost(part), bytes: part.digests.bytes, help: Arc::clone(help), helpers: Vec::new() }
 }
 
 /// What a job did.
@@ -137,7 +123,7 @@ impl Filling<'_> {
             // An archive of the first format may be of any size, and is not put on a disk.
             match part.digests.bytes < ON_DISK {
                 true => self.schemas_first(part, &means, &so_far).await?,
-                false => self.stream(part, 1, &means, &so_far).await.map(drop)?,
+                false => self.stream(part, &Help::default(), &means, &so_far).await.map(drop)?,
             }
         }
         let mut after = Vec::new();
@@ -167,23 +153,39 @@ impl Filling<'_> {
         let (mut schedules, mut lists): (Vec<Schedule>, Vec<String>) =
             after.iter().map(|it| Schedule::of(&it.list, &self.manifest.indexes)).unzip();
         let (mut filled, mut running) = (Filled::default(), FuturesUnordered::new());
-        let all = data.iter().map(|it| it.digests.bytes).sum();
-        let sessions = |it: &Part| sessions(it.digests.bytes, all, means.jobs);
-        let mut ready: Vec<Job<'_>> = data.into_iter().map(|it| Job::Data(it, sessions(it))).collect();
-        let mut busy = 0;
+        let mut ready: Vec<Job<'_>> = data.into_iter().map(|it| Job::Data(it, Arc::default())).collect();
+        // What is under way, by number: the rows, and what everything else there takes.
+        let (mut loads, mut others) = (BTreeMap::<usize, Load<'_>>::new(), BTreeMap::<usize, u64>::new());
+        let (mut busy, mut number) = (0, 0);
         loop {
             let waiting = schedules.iter().map(Schedule::waiting).max().unwrap_or_default();
-            while busy < means.jobs
-                && let Some(at) = (0..ready.len()).max_by_key(|at| ready[*at].cost(waiting))
-            {
+            while busy < means.jobs {
+                let beside = ready.iter().map(|it| it.cost(0)).chain(others.values().copied()).sum();
+                let behind = |it: &Load<'_>| {
+                    let indexes = |table| schedules.iter().map(|of| of.behind(&table)).max();
+                    it.help.table().and_then(indexes).unwrap_or_default() + cost_of_statistics(it.bytes)
+                };
+                let waited_for = loads.values_mut().filter(|it| it.is_waited_for(behind(it), beside, means.jobs));
+                if let Some(load) = waited_for.max_by_key(|it| it.left())
+                    && let Some(helper) = self.effort.helper()
+                {
+                    load.send(helper);
+                    busy += 1;
+                    continue;
+                }
+                let Some(at) = (0..ready.len()).max_by_key(|at| ready[*at].cost(waiting)) else { break };
                 let job = ready.swap_remove(at);
-                let takes = job.takes();
-                busy += takes;
-                running.push(async move { (takes, self.carry_out(job, means, so_far).await) });
+                (busy, number) = (busy + 1, number + 1);
+                match &job {
+                    Job::Data(part, help) => drop(loads.insert(number, load(part, help))),
+                    Job::Table(_, work) => drop(others.insert(number, work.cost)),
+                }
+                running.push(async move { (number, self.carry_out(job, means, so_far).await) });
             }
-            let Some((took, done)) = running.next().await else { break };
+            let Some((number, done)) = running.next().await else { break };
             let done = done?;
-            busy -= took;
+            busy -= 1 + loads.remove(&number).map_or(0, |it| it.helpers.len());
+            others.remove(&number);
             for (schedule, archive) in schedules.iter_mut().zip(after) {
                 let next = match &done {
                     Done::Data(loaded) => loaded.iter().flat_map(|it| schedule.loaded(it)).collect(),
@@ -206,7 +208,7 @@ impl Filling<'_> {
     async fn carry_out(&self, job: Job<'_>, means: &Means, so_far: &AtomicU64) -> Result<Done, SnapshotError> {
         let _slot = self.effort.slot(&self.world.interrupt).await?;
         match job {
-            Job::Data(part, sessions) => self.stream(part, sessions, means, so_far).await.map(Done::Data),
+            Job::Data(part, help) => self.stream(part, &help, means, so_far).await.map(Done::Data),
             Job::Table(archive, work) => {
                 match &work.what {
                     What::Build(lines) => self.restore_listed(&archive.file, lines, &[], means).await?,
@@ -272,18 +274,18 @@ impl Filling<'_> {
     async fn stream(
         &self,
         part: &Part,
-        sessions: usize,
+        help: &Help,
         means: &Means,
         so_far: &AtomicU64,
     ) -> Result<Vec<Loaded>, SnapshotError> {
-        self.pump(part, so_far, async |plain| self.receive(plain, sessions, means).await).await
+        self.pump(part, so_far, async |plain| self.receive(plain, help, means).await).await
     }
 
     /// Rows alone are loaded here; whatever else there may be is for `pg_restore`.
     async fn receive(
         &self,
         mut plain: Receiver<Bytes>,
-        sessions: usize,
+        help: &Help,
         means: &Means,
     ) -> Result<Vec<Loaded>, SnapshotError> {
         let (mut reader, mut begin) = (Reader::<Steps>::default(), Vec::new());
@@ -299,8 +301,8 @@ impl Filling<'_> {
         }
         drop(begin);
         let failed = SnapshotError::database(&self.manifest.database);
-        let opened = try_join_all((0..sessions).map(|_| self.loading_session())).await;
-        Loading { reader, plain }.load(&mut opened.map_err(&failed)?).await.map_err(|error| match error {
+        let loaded = Loading { reader, plain }.load(help, async || self.loading_session().await).await;
+        loaded.map_err(|error| match error {
             LoadError::Database(error) => failed(error),
             LoadError::Archive(error) => self.broke()(std::io::Error::other(error)),
         })
@@ -453,15 +455,6 @@ fn is_of_schema(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_more_than_its_share_is_loaded_by_several() {
-        const MIB: u64 = 1 << 20;
-        assert_eq!([sessions(700 * MIB, 1000 * MIB, 2), sessions(300 * MIB, 1000 * MIB, 2)], [2, 1]);
-        assert_eq!([sessions(72_000 * MIB, 80_000 * MIB, 8), sessions(2_000 * MIB, 80_000 * MIB, 8)], [8, 1]);
-        assert_eq!([sessions(625 * MIB, 1000 * MIB, 2), sessions(626 * MIB, 1000 * MIB, 2)], [1, 2]);
-        assert_eq!([sessions(700 * MIB, 700 * MIB, 1), sessions(20 * MIB, 20 * MIB, 4), sessions(0, 0, 2)], [1, 1, 1]);
-    }
 
     #[test]
     fn schemas_are_told_from_the_rest() {

@@ -1,6 +1,6 @@
 //! The rows of an archive on their way into a database by COPY of our own. The server says how many it took. A large table is
 //! emptied in the transaction that fills it, so that its rows are written frozen, and nothing has to visit them again; one that
-//! would keep everything else waiting goes through several sessions at once instead, which nothing frozen can.
+//! would keep everything else waiting, or the rest of it, goes through several sessions at once instead, which nothing frozen can.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,6 +15,7 @@ use crate::outside::postgres::{PgError, change, query_error};
 use crate::sql::quote::identifier;
 
 use super::custom::{CustomError, Entry, Reader, TABLE_DATA, Watches};
+use super::help::Help;
 
 /// After so many bytes one COPY ends and the next begins, within the same transaction: what the server has against a row is
 /// heard only at the end of a COPY.
@@ -23,8 +24,8 @@ const ONE_COPY: usize = 64 << 20;
 const ONE_TURN: usize = 1 << 20;
 /// Pieces that wait for a session that shares a table with others.
 const PIECES_WAITING: usize = 4;
-/// What is sent to the server at once.
-static ROWS: Pool<Vec<u8>> = Pool::of(|| Vec::with_capacity(256 << 10));
+/// What is sent to the server at once: little enough to stay near the core that fills it.
+static ROWS: Pool<Vec<u8>> = Pool::of(|| Vec::with_capacity(64 << 10));
 const BEGINNING: &str = "beginning the transaction of a table";
 const ENDING: &str = "ending the transaction of a table";
 /// How `pg_dump` ends the COPY of a table.
@@ -54,6 +55,13 @@ struct Table {
     name: String,
     /// `COPY … FROM stdin`, without its end.
     copy: String,
+}
+
+impl Table {
+    /// What is done with it, for an error.
+    fn what(&self) -> String {
+        format!("loading {}.{}", self.schema, self.name)
+    }
 }
 
 /// What has passed of an archive, to be carried out in this order.
@@ -150,17 +158,31 @@ pub(super) struct Loading {
 }
 
 impl Loading {
-    /// Loads it. The sessions, of which there is at least one, have [`SETTINGS`].
-    pub(super) async fn load(mut self, sessions: &mut [PgConnection]) -> Result<Vec<Loaded>, LoadError> {
-        let mut loaded = Vec::new();
+    /// Loads it, through sessions that `open` gives: they have [`SETTINGS`].
+    pub(super) async fn load(
+        mut self,
+        help: &Help,
+        open: impl AsyncFn() -> Result<PgConnection, PgError>,
+    ) -> Result<Vec<Loaded>, LoadError> {
+        let (mut loaded, mut sessions) = (Vec::new(), vec![open().await?]);
         while let Some(step) = self.next().await? {
-            if let Step::Begin(table) = step {
-                let has_come = self.reader.watcher.steps.iter().any(|it| matches!(it, Step::End));
-                loaded.push(match has_come || sessions.len() == 1 {
-                    true => self.table(&mut sessions[0], table, !has_come).await?,
-                    false => self.shared(sessions, table).await?,
-                });
+            let Step::Begin(table) = step else { continue };
+            let large = !self.reader.watcher.steps.iter().any(|it| matches!(it, Step::End));
+            let mut so_far = Loaded { schema: table.schema.clone(), name: table.name.clone(), rows: 0, bytes: 0 };
+            if large {
+                help.begins((table.schema.clone(), table.name.clone()));
             }
+            let mut rest = match large && sessions.len() > 1 {
+                true => Some(Bytes::new()),
+                false => self.alone(&mut sessions[0], &table, large.then_some(help), &mut so_far).await?,
+            };
+            while let Some(some) = rest {
+                for _ in 0..help.take() {
+                    sessions.push(open().await?);
+                }
+                rest = self.shared(&mut sessions, &table, some, help, &mut so_far).await?;
+            }
+            loaded.push(so_far);
         }
         self.reader.ended()?;
         for sequence in std::mem::take(&mut self.reader.watcher.sequences) {
@@ -188,16 +210,21 @@ impl Loading {
         }
     }
 
-    /// One table through one session. `large`: a commit that drops the file of before waits for the disk, which is not worth it for
-    /// a table that has come whole already.
-    async fn table(&mut self, session: &mut PgConnection, table: Table, large: bool) -> Result<Loaded, LoadError> {
-        let Table { schema, name, copy } = table;
-        let (mut rows, mut bytes) = (0, 0);
-        let frozen = large && emptied(session, &schema, &name).await?;
-        let copy = format!("{copy} FROM stdin{}", if frozen { " WITH (FREEZE)" } else { "" });
-        let what = format!("loading {schema}.{name}");
-        let (mut over, mut rest) = (false, Bytes::new());
-        while !over {
+    /// One table through one session. `large` has the help for one that is: a commit that drops the file of before waits for the
+    /// disk, which is not worth it for a table that has come whole already. Where help is offered, gives the rows at hand, which
+    /// are not loaded, and leaves the rest to several.
+    async fn alone(
+        &mut self,
+        session: &mut PgConnection,
+        table: &Table,
+        large: Option<&Help>,
+        so_far: &mut Loaded,
+    ) -> Result<Option<Bytes>, LoadError> {
+        let frozen = large.is_some() && emptied(session, &table.schema, &table.name).await?;
+        let copy = format!("{} FROM stdin{}", table.copy, if frozen { " WITH (FREEZE)" } else { "" });
+        let what = table.what();
+        let (mut over, mut rest, mut helped) = (false, Bytes::new(), false);
+        while !(over || helped) {
             crash::point("rows before", &copy);
             let mut into = session.copy_in_raw(&copy).await.map_err(query_error(&what))?;
             let (mut sent, mut full) = (0, false);
@@ -212,23 +239,25 @@ impl Loading {
                         }
                     },
                 };
-                if sent >= ONE_COPY
+                let offered = sent > 0 && large.is_some_and(Help::is_offered);
+                if (offered || sent >= ONE_COPY)
                     && let Some(end) = between_rows(&some)
                 {
-                    (rest, full) = (some.split_off(end), true);
+                    (rest, full, helped) = (some.split_off(end), true, offered);
                 }
                 sent += some.len();
-                bytes += some.len() as u64;
+                so_far.bytes += some.len() as u64;
+                large.inspect(|it| it.passed(some.len() as u64));
                 into.send(some).await.map_err(query_error(&what))?;
             }
             let finished = into.finish().await;
             crash::point("rows after", &copy);
-            rows += finished.map_err(query_error(&what))?;
+            so_far.rows += finished.map_err(query_error(&what))?;
         }
-        if large {
+        if large.is_some() {
             run(session, "COMMIT".into(), ENDING).await?;
         }
-        Ok(Loaded { schema, name, rows, bytes })
+        Ok(helped.then_some(rest))
     }
 }
 
@@ -240,38 +269,60 @@ enum Piece {
 }
 
 impl Loading {
-    /// One table through several sessions.
-    async fn shared(&mut self, sessions: &mut [PgConnection], table: Table) -> Result<Loaded, LoadError> {
-        let Table { schema, name, copy } = table;
-        let (copy, what) = (format!("{copy} FROM stdin"), format!("loading {schema}.{name}"));
+    /// One table, or what `rest` begins of it, through several sessions, until more come: then the rows at hand are given back.
+    async fn shared(
+        &mut self,
+        sessions: &mut [PgConnection],
+        table: &Table,
+        rest: Bytes,
+        help: &Help,
+        so_far: &mut Loaded,
+    ) -> Result<Option<Bytes>, LoadError> {
+        let (copy, what) = (format!("{} FROM stdin", table.copy), table.what());
         let (to, from): (Vec<_>, Vec<_>) = sessions.iter().map(|_| channel(PIECES_WAITING)).unzip();
         let taking = sessions.iter_mut().zip(from).map(|(session, pieces)| take(session, pieces, &copy, &what));
         let taking = async { try_join_all(taking).await.map_err(LoadError::Database) };
-        let (bytes, rows) = try_join(self.give(to), taking).await?;
-        Ok(Loaded { schema, name, rows: rows.into_iter().sum(), bytes })
+        let ((bytes, rest), rows) = try_join(self.give(rest, help, to), taking).await?;
+        so_far.bytes += bytes;
+        so_far.rows += rows.into_iter().sum::<u64>();
+        Ok(rest)
     }
 
-    /// Hands the rows of a table on, always to the session that has the least to do, and gives how many bytes they were.
-    async fn give(&mut self, to: Vec<Sender<Piece>>) -> Result<u64, LoadError> {
-        let (mut at, mut sent, mut bytes) = (0, 0, 0);
-        while let Some(mut some) = self.rows().await? {
-            bytes += some.len() as u64;
+    /// Hands the rows of a table on, always to the session that has the least to do, and gives how many bytes they were, and what it
+    /// did not hand on since more sessions come.
+    async fn give(
+        &mut self,
+        rest: Bytes,
+        help: &Help,
+        to: Vec<Sender<Piece>>,
+    ) -> Result<(u64, Option<Bytes>), LoadError> {
+        let (mut at, mut sent, mut bytes, mut rest) = (0, 0, 0, Some(rest).filter(|it| !it.is_empty()));
+        while let Some(mut some) = match rest.take() {
+            Some(rest) => Some(rest),
+            None => self.rows().await?,
+        } {
             if sent >= ONE_TURN
                 && let Some(end) = between_rows(&some)
             {
-                let rest = some.split_off(end);
-                // Whoever takes no more says why.
-                let _ = to[at].send(Piece::Rows(some)).await;
-                let _ = to[at].send(Piece::Turn).await;
-                at = (0..to.len()).max_by_key(|it| to[*it].capacity()).unwrap_or(at);
-                (some, sent) = (rest, 0);
+                rest = Some(some.split_off(end));
             }
             sent += some.len();
+            bytes += some.len() as u64;
+            help.passed(some.len() as u64);
+            // Whoever takes no more says why.
             if to[at].send(Piece::Rows(some)).await.is_err() {
                 break;
             }
+            if rest.is_some() {
+                if help.is_offered() {
+                    break;
+                }
+                let _ = to[at].send(Piece::Turn).await;
+                at = (0..to.len()).max_by_key(|it| to[*it].capacity()).unwrap_or(at);
+                sent = 0;
+            }
         }
-        Ok(bytes)
+        Ok((bytes, rest))
     }
 }
 

@@ -7,6 +7,7 @@ pub mod dump;
 pub mod effort;
 pub mod elsewhere;
 mod fill;
+mod help;
 pub(crate) mod inventory;
 pub mod keys;
 mod loading;

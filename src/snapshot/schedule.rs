@@ -13,6 +13,11 @@ const ANALYZED_PER_COST: u64 = 4;
 /// A table with fewer bytes than this, of COPY's text, waits for its statistics until all is built.
 const WORTH_ANALYZING: u64 = 16 << 20;
 
+/// What gathering the statistics of a table with so many bytes costs, of COPY's text; nothing, if that waits.
+pub(super) fn cost_of_statistics(bytes: u64) -> u64 {
+    if bytes < WORTH_ANALYZING { 0 } else { bytes.min(MOST_ANALYZED) / ANALYZED_PER_COST }
+}
+
 /// A schema and a name in it.
 pub(super) type Name = (String, String);
 
@@ -95,8 +100,8 @@ impl Schedule {
         let name = (it.schema.clone(), it.name.clone());
         let table = self.tables.entry(name.clone()).or_default();
         table.is_loaded = true;
-        if it.bytes >= WORTH_ANALYZING {
-            let cost = it.bytes.min(MOST_ANALYZED) / ANALYZED_PER_COST;
+        let cost = cost_of_statistics(it.bytes);
+        if cost > 0 {
             table.steps.push_back(vec![Work { table: name.clone(), what: What::Analyze, cost }]);
         }
         self.next(&name)
@@ -126,6 +131,11 @@ impl Schedule {
     /// The longest that waits for rows that are not in yet.
     pub(super) fn waiting(&self) -> u64 {
         self.tables.values().filter(|it| !it.is_loaded).map(Table::cost).max().unwrap_or_default()
+    }
+
+    /// What waits for the rows of a table.
+    pub(super) fn behind(&self, table: &Name) -> u64 {
+        self.tables.get(table).map_or(0, Table::cost)
     }
 
     /// The lines that never began: rows that did not come as those of a table.
@@ -198,7 +208,10 @@ mod tests {
         let numbers: Vec<&str> = rest.lines().filter_map(|it| it.get(..4)).collect();
         assert_eq!(numbers, ["; Ar", "3201", "3204", "3206"]);
         let name: Name = ("public".into(), "big".into());
-        assert_eq!(it.waiting(), 9 + 27);
+        assert_eq!(
+            [it.waiting(), it.behind(&name), it.behind(&("public".into(), "other".into()))],
+            [9 + 27, 9 + 27, 0]
+        );
         assert_eq!(told(&it.loaded(&loaded("big", WORTH_ANALYZING))), ["4194340: 3202 3205"]);
         assert_eq!(it.waiting(), 0);
         assert_eq!(told(&it.done(&name)), ["4194331: 3203"]);

@@ -23,7 +23,7 @@ pub(crate) const DIVIDED: &str = r#"
     insert into rows (body, doc) select repeat(md5(n::text) || e'\t\\ \n', 8), jsonb_build_object('n', n, 'a', array[n, n])
         from generate_series(1, 60000) n;
     create table "Sch ema"."ta""ble*" (id int primary key, numbers float8[], vector bytea) with (autovacuum_enabled = off);
-    insert into "Sch ema"."ta""ble*" select n, (select array_agg(sin(n * m) / 1e9) from generate_series(1, 60) m), decode(md5(n::text), 'hex')
+    insert into "Sch ema"."ta""ble*" select n, (select array_agg(sin(n * m)) from generate_series(1, 60) m), decode(md5(n::text), 'hex')
         from generate_series(1, 36000) n;
     create table part (id int, at date, body text, primary key (id, at)) partition by range (at);
     create table part_1 partition of part for values from ('2026-01-01') to ('2026-07-01');
@@ -61,7 +61,7 @@ pub(crate) async fn divided(hint: &str, store: &str) -> TestWorld {
     world.sql("big", DIVIDED).await;
     world.sql_plan("");
     let plan = std::fs::read_to_string(world.path().join("plans/production.toml")).expect("written");
-    world.file("plans/production.toml", &plan.replace("[store]\n", &format!("[store]\n{store}\n")));
+    world.file("plans/production.toml", &plan.replace("[store]\n", &format!("[run]\njobs = 2\n[store]\n{store}\n")));
     world.file("migrations/big/001_more.sql", "alter table rows add column more int default 1;\n");
     world
 }
