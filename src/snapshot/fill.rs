@@ -12,6 +12,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use sqlx::PgConnection;
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
 
 use crate::event::Event;
@@ -123,7 +124,7 @@ impl Filling<'_> {
             // An archive of the first format may be of any size, and is not put on a disk.
             match part.digests.bytes < ON_DISK {
                 true => self.schemas_first(part, &means, &so_far).await?,
-                false => self.stream(part, &Help::default(), &means, &so_far).await.map(drop)?,
+                false => self.stream(part, &Help::of(&Arc::default()), &means, &so_far).await.map(drop)?,
             }
         }
         let mut after = Vec::new();
@@ -153,7 +154,8 @@ impl Filling<'_> {
         let (mut schedules, mut lists): (Vec<Schedule>, Vec<String>) =
             after.iter().map(|it| Schedule::of(&it.list, &self.manifest.indexes)).unzip();
         let (mut filled, mut running) = (Filled::default(), FuturesUnordered::new());
-        let mut ready: Vec<Job<'_>> = data.into_iter().map(|it| Job::Data(it, Arc::default())).collect();
+        let news = Arc::new(Notify::new());
+        let mut ready: Vec<Job<'_>> = data.into_iter().map(|it| Job::Data(it, Help::of(&news))).collect();
         // What is under way, by number: the rows, and what everything else there takes.
         let (mut loads, mut others) = (BTreeMap::<usize, Load<'_>>::new(), BTreeMap::<usize, u64>::new());
         let (mut busy, mut number) = (0, 0);
@@ -161,11 +163,13 @@ impl Filling<'_> {
             let waiting = schedules.iter().map(Schedule::waiting).max().unwrap_or_default();
             while busy < means.jobs {
                 let beside = ready.iter().map(|it| it.cost(0)).chain(others.values().copied()).sum();
-                let behind = |it: &Load<'_>| {
-                    let indexes = |table| schedules.iter().map(|of| of.behind(&table)).max();
-                    it.help.table().and_then(indexes).unwrap_or_default() + cost_of_statistics(it.bytes)
+                let is_waited_for = |it: &&mut Load<'_>| {
+                    it.help.table().is_some_and(|table| {
+                        let indexes = schedules.iter().map(|of| of.behind(&table)).max().unwrap_or_default();
+                        it.is_waited_for(indexes + cost_of_statistics(it.bytes), beside, means.jobs)
+                    })
                 };
-                let waited_for = loads.values_mut().filter(|it| it.is_waited_for(behind(it), beside, means.jobs));
+                let waited_for = loads.values_mut().filter(is_waited_for);
                 if let Some(load) = waited_for.max_by_key(|it| it.left())
                     && let Some(helper) = self.effort.helper()
                 {
@@ -182,7 +186,11 @@ impl Filling<'_> {
                 }
                 running.push(async move { (number, self.carry_out(job, means, so_far).await) });
             }
-            let Some((number, done)) = running.next().await else { break };
+            let ended = tokio::select! {
+                ended = running.next() => ended,
+                () = news.notified() => continue,
+            };
+            let Some((number, done)) = ended else { break };
             let done = done?;
             busy -= 1 + loads.remove(&number).map_or(0, |it| it.helpers.len());
             others.remove(&number);

@@ -3,15 +3,21 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Notify;
+
 use super::effort::Helper;
 use super::schedule::Name;
 
 /// With less left to load than this, beside other costs, nobody comes.
 const WORTH_HELPING: u64 = 8 << 20;
+/// Bytes of COPY's text after which the load is looked at anew.
+const WORTH_A_LOOK: u64 = 16 << 20;
 
 /// What a load that is under way says of itself, and what it is offered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Help {
+    /// Told when a large table begins, and after each [`WORTH_A_LOOK`]: meanwhile another database may have needed less.
+    news: Arc<Notify>,
     /// Bytes of COPY's text that have gone to the server.
     loaded: AtomicU64,
     /// The large table that is being loaded.
@@ -21,19 +27,30 @@ pub(super) struct Help {
 }
 
 impl Help {
+    /// For a load of which `news` is told.
+    pub(super) fn of(news: &Arc<Notify>) -> Arc<Self> {
+        let (loaded, table, offered) = Default::default();
+        Arc::new(Self { news: Arc::clone(news), loaded, table, offered })
+    }
+
     /// A large table begins.
     pub(super) fn begins(&self, table: Name) {
         *self.table.lock().unwrap_or_else(PoisonError::into_inner) = Some(table);
+        self.news.notify_one();
     }
 
-    /// The large table that is being loaded, if one has begun.
+    /// The large table that is being loaded, if one has begun. Before that nobody may be sent: a load that has not begun may wait for
+    /// the leave that its own helper has.
     pub(super) fn table(&self) -> Option<Name> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// So many more bytes have gone to the server.
     pub(super) fn passed(&self, bytes: u64) {
-        self.loaded.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.loaded.fetch_add(bytes, Ordering::Relaxed);
+        if before / WORTH_A_LOOK != (before + bytes) / WORTH_A_LOOK {
+            self.news.notify_one();
+        }
     }
 
     /// Whether somebody may come.
@@ -88,7 +105,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn load<'a>(bytes: u64, loaded: u64) -> Load<'a> {
-        let it = Load { cost: 2 * bytes, bytes, help: Arc::default(), helpers: Vec::new() };
+        let it = Load { cost: 2 * bytes, bytes, help: Help::of(&Arc::default()), helpers: Vec::new() };
         it.help.passed(loaded);
         it
     }
