@@ -134,9 +134,12 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// `(CONCURRENTLY)`, unless it is switched off.
+    /// `(CONCURRENTLY)`, unless it is switched off. In `(verbose CONCURRENTLY)` it is the value of another option.
     fn concurrently_option(&self) -> bool {
-        let place = self.inner.iter().position(|token| token.is_word(self.text, "CONCURRENTLY"));
+        let text = |token: &Token| &self.text[token.start..token.end];
+        let begins = |place: usize| place == 0 || matches!(text(&self.inner[place - 1]), "," | "(");
+        let is_option = |place: &usize| self.inner[*place].is_word(self.text, "CONCURRENTLY") && begins(*place);
+        let place = (0..self.inner.len()).rfind(is_option);
         let value = place.and_then(|place| self.inner.get(place + 1));
         place.is_some()
             && !value.is_some_and(|value| {

@@ -317,6 +317,8 @@ fn statements_that_only_look_like_it() {
         "alter type e add value 'x'",
         "reindex table t",
         "reindex (concurrently false) table t",
+        "reindex (concurrently, concurrently off) table t",
+        "reindex (verbose concurrently) table t",
         "cluster t using i",
         "alter table t detach partition p",
         "alter table t add column concurrently int",
