@@ -76,44 +76,91 @@ pub struct Begun {
     pub before: Option<String>,
 }
 
-/// Asks whether there is a ledger, and which columns it has: one of an earlier version lacks some. [`read_by`] reads the
-/// answer. (The rows themselves are not asked for what they have: that would read every text.)
-pub const COLUMNS: &str = "select array(select attname::text from pg_attribute where attrelid = \
-     to_regclass('migrate.ledger') and not attisdropped) where to_regclass('migrate.ledger') is not null";
+/// Which columns a ledger has, if there is one: one of an earlier version lacks some. (The rows themselves are not asked for
+/// what they have: that would read every text.)
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Columns(Option<Vec<String>>);
+
+impl Columns {
+    /// Asks for them.
+    pub const QUERY: &str = "select array(select attname::text from pg_attribute where attrelid = \
+         to_regclass('migrate.ledger') and not attisdropped) where to_regclass('migrate.ledger') is not null";
+
+    /// Asks for them alone.
+    ///
+    /// # Errors
+    /// The query failed.
+    pub async fn ask(session: &mut PgConnection) -> Result<Self, PgError> {
+        Self::read(&ask(session, Self::QUERY).await.map_err(query_error("looking for the ledger"))?)
+    }
+
+    /// From the answer to [`Columns::QUERY`].
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn read(answer: &[PgRow]) -> Result<Self, PgError> {
+        let columns = answer.first().map(|it| it.try_get(0)).transpose();
+        columns.map(Self).map_err(query_error("looking for the ledger"))
+    }
+
+    /// Whether there is no ledger.
+    #[must_use]
+    pub fn has_none(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// A column, as SQL; a null of that type where the ledger lacks it.
+    #[must_use]
+    pub fn get(&self, name: &str, kind: &str) -> String {
+        match self.0.iter().flatten().any(|it| it == name) {
+            true => name.to_owned(),
+            false => format!("null::{kind}"),
+        }
+    }
+
+    /// Asks for every row, in the order of application; without a ledger, for nothing.
+    #[must_use]
+    pub fn rows_query(&self) -> String {
+        if self.has_none() {
+            return "select 1 where false".to_owned();
+        }
+        let (progress, unclear) = (self.get("progress", "int"), self.get("unclear", "boolean"));
+        let (before, undoing) = (self.get("before", "jsonb"), self.get("undoing", "boolean"));
+        let begun = format!("state = 'started' and {undoing} is not true");
+        format!(
+            "select step, name, checksum, run, state = 'applied', started_at, {progress}, case when {begun} then up_sql end, case \
+             when {begun} then coalesce({unclear}, true) end, case when {begun} then {before}::text end from migrate.ledger order \
+             by started_at, step, name"
+        )
+    }
+
+    /// From the answer to [`Columns::rows_query`]; none if there is no ledger.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn rows(&self, answer: &[PgRow]) -> Result<Option<Vec<Applied>>, PgError> {
+        let rows = (!self.has_none()).then(|| answer.iter().map(row).collect()).transpose();
+        rows.map_err(query_error("reading the ledger"))
+    }
+
+    /// The rows that are there; none if there is no ledger.
+    ///
+    /// # Errors
+    /// The query failed.
+    pub async fn ask_rows(&self, session: &mut PgConnection) -> Result<Option<Vec<Applied>>, PgError> {
+        if self.has_none() {
+            return Ok(None);
+        }
+        self.rows(&ask(session, self.rows_query()).await.map_err(query_error("reading the ledger"))?)
+    }
+}
 
 /// Every row, in the order of application; none if there is no ledger.
 ///
 /// # Errors
 /// The query failed.
 pub async fn read(session: &mut PgConnection) -> Result<Option<Vec<Applied>>, PgError> {
-    let columns = ask(session, COLUMNS).await.map_err(query_error("looking for the ledger"))?;
-    read_by(session, &columns).await
-}
-
-/// As [`read`], by what [`COLUMNS`] says. Where there is no ledger, nothing is asked.
-///
-/// # Errors
-/// The query failed.
-pub async fn read_by(session: &mut PgConnection, columns: &[PgRow]) -> Result<Option<Vec<Applied>>, PgError> {
-    let Some(columns) = columns.first() else { return Ok(None) };
-    let columns: Vec<String> = columns.try_get(0).map_err(query_error("looking for the ledger"))?;
-    let rows = ask(session, rows_query(&columns)).await.map_err(query_error("reading the ledger"))?;
-    rows.iter().map(row).collect::<Result<_, _>>().map(Some).map_err(query_error("reading the ledger"))
-}
-
-fn rows_query(columns: &[String]) -> String {
-    let column = |name: &str, kind: &str| match columns.iter().any(|it| it == name) {
-        true => name.to_owned(),
-        false => format!("null::{kind}"),
-    };
-    let (progress, unclear) = (column("progress", "int"), column("unclear", "boolean"));
-    let (before, undoing) = (column("before", "jsonb"), column("undoing", "boolean"));
-    let begun = format!("state = 'started' and {undoing} is not true");
-    format!(
-        "select step, name, checksum, run, state = 'applied', started_at, {progress}, case when {begun} then up_sql end, case \
-         when {begun} then coalesce({unclear}, true) end, case when {begun} then {before}::text end from migrate.ledger order \
-         by started_at, step, name"
-    )
+    Columns::ask(session).await?.ask_rows(session).await
 }
 
 /// The texts that the ledger keeps of some migrations of a step, by name.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::future::join_all;
 use sqlx::PgConnection;
 
-use crate::journal::ledger::{self, Applied};
+use crate::journal::ledger::{Applied, Columns};
 use crate::kind::{Kind, refinery_history};
 use crate::names::{DatabaseName, StepName};
 use crate::outside::postgres::{PgError, Server, ask_all, connect, oid, oid_query, only, query_error};
@@ -25,20 +25,32 @@ pub(super) const LOOKING: &str = "migrate survey";
 
 /// A session for each database that is to be looked at, or why there is none. They are handed on from one stage to the
 /// next: opening one takes several round trips. None of them is in a transaction.
-pub struct Sessions(BTreeMap<DatabaseName, Result<PgConnection, PgError>>);
+pub struct Sessions(BTreeMap<DatabaseName, Result<Opened, PgError>>);
+
+/// A session, and what it was told of the ledger when it was opened, or when it last looked.
+pub(super) struct Opened {
+    pub(super) session: PgConnection,
+    ledger: Columns,
+}
 
 impl Sessions {
-    /// Opens sessions to the databases of a plan (all, or only those named), side by side. Nothing is asked yet: what must be
-    /// looked at under a lock may be opened while the lock is taken.
+    /// Opens sessions to the databases of a plan (all, or only those named), side by side. Nothing is asked yet that counts:
+    /// what must be looked at under a lock may be opened while the lock is taken. How the ledger is to be read is asked all
+    /// the same, which saves the look a round trip where it still holds.
     pub async fn open(plan: &Plan, only: Option<&BTreeSet<DatabaseName>>, application: &str) -> Self {
         let wanted = plan.databases.values().filter(|it| only.is_none_or(|only| only.contains(&it.name)));
-        let open = async |it: &Database| (it.name.clone(), connect(&it.url, application).await);
-        Self(join_all(wanted.map(open)).await.into_iter().collect())
+        let open = async |it: &Database| {
+            let mut session = connect(&it.url, application).await?;
+            let ledger = Columns::ask(&mut session).await?;
+            Ok(Opened { session, ledger })
+        };
+        let opened = wanted.map(async |it| (it.name.clone(), open(it).await));
+        Self(join_all(opened).await.into_iter().collect())
     }
 
     /// The session to a database that answered.
     pub(in crate::run) fn take(&mut self, database: &DatabaseName) -> Option<PgConnection> {
-        self.0.remove(database)?.ok()
+        self.0.remove(database)?.ok().map(|it| it.session)
     }
 }
 
@@ -50,9 +62,9 @@ pub async fn survey(world: &World, plan: &Plan, only: Option<&BTreeSet<DatabaseN
 
 /// Looks at the databases to which there are sessions, side by side. Those are left that answered.
 pub async fn look_through(world: &World, plan: &Plan, opened: Sessions) -> (Survey, Sessions) {
-    let looks = opened.0.into_iter().map(async |(name, session)| {
-        let looked = match session {
-            Ok(session) => look_inside(world, plan, &plan.databases[&name], session).await,
+    let looks = opened.0.into_iter().map(async |(name, opened)| {
+        let looked = match opened {
+            Ok(opened) => look_inside(world, plan, &plan.databases[&name], opened).await,
             Err(error) => Err(error),
         };
         (name, looked)
@@ -78,19 +90,23 @@ pub async fn look_through(world: &World, plan: &Plan, opened: Sessions) -> (Surv
     (survey, Sessions(sessions))
 }
 
-type Looked = (Found, Vec<(StepName, StepState)>, PgConnection);
+type Looked = (Found, Vec<(StepName, StepState)>, Opened);
 
 async fn look_inside(
     world: &World,
     plan: &Plan,
     database: &Database,
-    mut session: PgConnection,
+    Opened { mut session, ledger: known }: Opened,
 ) -> Result<Looked, PgError> {
     let failed = || query_error("asking the database what it is");
-    let questions = [Server::QUERY, &oid_query(database.url.dbname()), ledger::COLUMNS, SOME_INVALID, Prepared::QUERY];
-    let [server, itself, columns, invalid, prepared] = ask_all(&mut session, questions).await.map_err(failed())?;
+    let (itself, rows) = (oid_query(database.url.dbname()), known.rows_query());
+    let questions = [Server::QUERY, &itself, SOME_INVALID, Prepared::QUERY, Columns::QUERY, &rows];
+    let answers = ask_all(&mut session, questions).await.map_err(failed())?;
+    let [server, itself, invalid, prepared, ledger, rows] = answers;
     let server = only(&server).and_then(Server::read).map_err(failed())?;
-    let rows = ledger::read_by(&mut session, &columns).await?;
+    let ledger = Columns::read(&ledger)?;
+    // Another run may have made the ledger between the two questions.
+    let rows = if ledger == known { ledger.rows(&rows)? } else { ledger.ask_rows(&mut session).await? };
     let (has_ledger, rows) = (rows.is_some(), rows.unwrap_or_default());
     let here: Vec<&Step> = plan.steps.iter().filter(|step| step.database == database.name).collect();
     let (mut steps, mut applied) = (Vec::new(), rows.iter().filter(|row| row.finished).count());
@@ -116,7 +132,7 @@ async fn look_inside(
         invalid_indexes: all_left(&mut session, &invalid, &rows).await?,
         prepared: Prepared::read(&prepared).map_err(failed())?,
     };
-    Ok((found, steps, session))
+    Ok((found, steps, Opened { session, ledger }))
 }
 
 /// The state of a step, and how many migrations are applied that have no row of ours. None for a copy, which is looked at

@@ -19,7 +19,7 @@ use crate::world::World;
 
 use super::super::drift::Drift;
 use super::compare::look_at_alembic;
-use super::look::LOOKING;
+use super::look::{LOOKING, Opened};
 use super::{StepState, Survey, UnreadError};
 
 /// The ledger keeps the text of what is to be replaced; and by its text alone it knows whether a migration without a file was
@@ -83,7 +83,7 @@ pub(super) async fn ask_alembic(
 pub(super) async fn look_at_copy(
     plan: &Plan,
     survey: &Survey,
-    sessions: &mut BTreeMap<DatabaseName, PgConnection>,
+    sessions: &mut BTreeMap<DatabaseName, Opened>,
     step: &Step,
     copy: &Copy,
 ) -> Result<StepState, PgError> {
@@ -105,7 +105,7 @@ pub(super) async fn look_at_copy(
         return Ok(pending(CopyPending::Unknown(format!("{} is unreachable", step.database))));
     };
     let source = match sessions.get_mut(&copy.from.database) {
-        Some(session) => session,
+        Some(it) => &mut it.session,
         None => match connect(source_url, LOOKING).await {
             Ok(session) => own.insert(session),
             Err(error) => {
@@ -114,7 +114,7 @@ pub(super) async fn look_at_copy(
             }
         },
     };
-    let compared = copy::compare(source, &mut target, copy).await;
+    let compared = copy::compare(source, &mut target.session, copy).await;
     sessions.insert(step.database.clone(), target);
     match compared {
         Ok(state) => Ok(pending(state)),
