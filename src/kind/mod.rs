@@ -126,7 +126,7 @@ pub struct Migration {
     pub down: Option<Down>,
     /// The file says `-- migrate:irreversible`.
     pub irreversible: bool,
-    /// False after `-- migrate:no-transaction`.
+    /// False after `-- migrate:no-transaction`, or because of a statement that cannot run in one.
     pub transactional: bool,
     /// Limits of its own.
     pub budget: Budget,
@@ -165,7 +165,7 @@ pub struct Down {
     pub checksum: String,
     /// The line of the file on which `text` starts: more than 1 below `-- migrate:down`.
     pub first_line: usize,
-    /// False after a `-- migrate:no-transaction` in the way back itself.
+    /// False after a `-- migrate:no-transaction` in the way back itself, or because of a statement in it.
     pub transactional: bool,
     /// Limits of its own.
     pub budget: Budget,

@@ -93,7 +93,12 @@ impl<'a> Look<'a> {
         if self.migration.transactional {
             return;
         }
-        if let Some(second) = statements::split(self.text).unwrap_or_default().get(1) {
+        let Ok(parts) = directives::read(self.text) else { return };
+        let Some(second) = parts.up.statements.get(1) else { return };
+        if let Some((it, name)) = parts.up.undeclared {
+            let message = format!("{name} cannot run inside a transaction, so that the whole file has none");
+            self.find(rules::CANNOT_RUN, it.start..it.end, &message);
+        } else {
             let message = "a failure here leaves what stands above it done, and the file half applied";
             self.find(rules::SEVERAL, second.start..second.end, message);
         }

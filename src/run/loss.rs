@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sqlx::{PgConnection, Row};
 
+use crate::journal::ledger::Columns;
 use crate::names::{DatabaseName, RunId};
 use crate::outside::postgres::{PgError, ask, ask_one, connect, query_error};
 use crate::outside::url::DatabaseUrl;
@@ -332,13 +333,15 @@ fn by_counters(since: Option<Counters>) -> split::Split {
 
 /// The transactions of the run, and what is to be said of those that cannot be known.
 async fn own_transactions(session: &mut PgConnection, run: &RunId) -> Result<(Vec<String>, Option<String>), PgError> {
-    let there = ask(session, "select 1 where to_regclass('migrate.ledger') is not null").await;
-    if there.map_err(query_error("looking for the ledger"))?.is_empty() {
+    let columns = Columns::ask(session).await?;
+    if columns.has_none() {
         return Ok((Vec::new(), None));
     }
+    // Where statements are counted, the file had no transaction.
     let sql = format!(
-        "select xmin::text, kind in ('sql', 'refinery', 'copy') and coalesce(up_sql, '') !~ '(?n)^--\\s*migrate:no-transaction', \
-         step || '/' || name from migrate.ledger where run = {}",
+        "select xmin::text, kind in ('sql', 'refinery', 'copy') and {} is null, step || '/' || name from migrate.ledger where \
+         run = {}",
+        columns.get("progress", "int"),
         literal(run.as_str())
     );
     let rows = ask(session, sql).await.map_err(query_error("reading the run's transactions"))?;

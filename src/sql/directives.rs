@@ -9,6 +9,7 @@ use crate::sql::duration;
 use crate::sql::error::{Problem, SqlTextError};
 use crate::sql::place::line_column;
 use crate::sql::statements::{LineComment, Statement, scan};
+use crate::sql::transaction;
 
 const NO_TRANSACTION: &str = "no-transaction";
 const DOWN: &str = "down";
@@ -73,8 +74,10 @@ pub struct Part {
     pub range: Range<usize>,
     /// The line on which it starts, from 1.
     pub first_line: usize,
-    /// It runs outside a transaction.
+    /// It runs outside a transaction: because it says so, or because of a statement.
     pub no_transaction: bool,
+    /// The statement that cannot run in a transaction, and its name, of a part that does not say itself that it has none.
+    pub undeclared: Option<(Statement, &'static str)>,
     /// Its own limits.
     pub budget: Budget,
     /// It holds nothing but comments, and one of them is no directive: it says something to people.
@@ -157,12 +160,14 @@ impl Part {
     ) -> Result<Self, SqlTextError> {
         let here: Vec<_> = directives.iter().filter(|it| range.contains(&it.start)).collect();
         let only = |name| unique(text, here.iter().copied().filter(move |it| it.name == name));
-        let no_transaction = only(NO_TRANSACTION)?.is_some();
+        let says_so = only(NO_TRANSACTION)?.is_some();
+        let undeclared = if says_so { None } else { transaction::never_in_one(&statements) };
+        let no_transaction = says_so || undeclared.is_some();
         let time = |name| only(name).map(|found| found.and_then(|it| it.time));
         let budget = Budget { lock_timeout: time(LOCK_TIMEOUT)?, statement_timeout: time(STATEMENT_TIMEOUT)? };
         let first_line = text[..range.start].matches('\n').count() + 1;
         let remark = statements.is_empty() && has_remark(&text[range.clone()]);
-        Ok(Self { range, first_line, no_transaction, budget, remark, statements })
+        Ok(Self { range, first_line, no_transaction, undeclared, budget, remark, statements })
     }
 }
 

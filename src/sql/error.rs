@@ -158,7 +158,7 @@ pub enum Problem {
     )]
     TransactionCommand(&'static str),
     /// A transaction of the file's own in a file without.
-    #[error("{0} in a file that says `migrate:no-transaction`")]
+    #[error("{0} in a file without a transaction")]
     #[diagnostic(
         code("sql.transaction_command"),
         help(
@@ -171,8 +171,7 @@ pub enum Problem {
     #[diagnostic(
         code("sql.cannot_run_in_transaction"),
         help(
-            "Put it into a file of its own with the line `-- migrate:no-transaction` at the top (in a way back, the line \
-             belongs below `-- migrate:down`)."
+            "Put it into a file of its own, of a step of kind `sql` and without BEGIN … COMMIT: such a file goes statement by statement."
         )
     )]
     CannotRunInTransaction(&'static str),

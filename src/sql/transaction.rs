@@ -36,6 +36,17 @@ pub fn does_something(statements: &[Statement]) -> bool {
     statements.len() > if wrapper(statements).is_some() { 2 } else { 0 }
 }
 
+/// The first statement that the server refuses inside a transaction, and its name, if there is no BEGIN … COMMIT around the
+/// whole.
+#[must_use]
+pub fn never_in_one(statements: &[Statement]) -> Option<(Statement, &'static str)> {
+    let never = |it: &Statement| match it.kind {
+        StatementKind::CannotRunInTransaction(name) => Some((*it, name)),
+        _ => None,
+    };
+    statements.iter().find_map(never).filter(|_| wrapper(statements).is_none())
+}
+
 /// Checks that the statements may be sent in one transaction, or one by one.
 ///
 /// # Errors
@@ -146,8 +157,8 @@ mod tests {
 
     #[test]
     fn without_a_transaction_there_is_none() {
-        check_error("select 1;\nbegin;\nselect 2;\ncommit;", false, 2, "BEGIN in a file that says");
-        check_error("begin;\nselect 2;\ncommit;", false, 1, "BEGIN in a file that says");
+        check_error("select 1;\nbegin;\nselect 2;\ncommit;", false, 2, "BEGIN in a file without");
+        check_error("begin;\nselect 2;\ncommit;", false, 1, "BEGIN in a file without");
     }
 
     #[test]

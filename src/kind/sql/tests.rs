@@ -201,8 +201,13 @@ fn text_is_sent_without_what_the_server_does_not_need() {
     let migration = one("-- migrate:no-transaction\nvacuum;");
     assert!(!migration.transactional);
     assert!(one("-- migrate:irreversible\ndrop table t;").irreversible);
-    let down = one("select 1;\n-- migrate:down\n-- migrate:no-transaction\nvacuum;").down.unwrap();
-    assert!(!down.transactional);
+    let migration = one("select 1;\n-- migrate:down\n-- migrate:no-transaction\nvacuum;");
+    assert!(migration.transactional && !migration.down.unwrap().transactional);
+    // Without a word, because of a statement.
+    let migration = one("select 1;\nvacuum;\n-- migrate:down\nselect 2;");
+    assert!(!migration.transactional && migration.down.unwrap().transactional);
+    let migration = one("select 1;\n-- migrate:down\ndrop index concurrently i;");
+    assert!(migration.transactional && !migration.down.unwrap().transactional);
 }
 
 #[test]
@@ -226,7 +231,7 @@ fn errors_in_the_text_name_file_line_and_column() {
         "sql.transaction_command",
     );
     check_error(
-        &[("1_a.sql", "select 1;\n-- migrate:down\nselect 1;\n drop index concurrently i;")],
+        &[("1_a.sql", "select 1;\n-- migrate:down\nbegin;\n drop index concurrently i;\ncommit;")],
         "m/1_a.sql:4:2: DROP INDEX CONCURRENTLY cannot run inside a transaction",
         "sql.cannot_run_in_transaction",
     );
@@ -239,11 +244,11 @@ fn errors_in_the_text_name_file_line_and_column() {
 
 #[test]
 fn the_line_is_shown() {
-    let error = read_files(&[("1_a.sql", "select 1;\nselect 'ü'; create database d;")]).unwrap_err();
+    let error = read_files(&[("1_a.sql", "begin;\nselect 'ü'; create database d; commit")]).unwrap_err();
     let mut shown = String::new();
     let handler = miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::none());
     handler.render_report(&mut shown, &error).unwrap();
-    for part in ["m/1_a.sql:2:13", "select 'ü'; create database d;", "here", "migrate:no-transaction"] {
+    for part in ["m/1_a.sql:2:13", "select 'ü'; create database d;", "here", "without BEGIN … COMMIT"] {
         assert!(shown.contains(part), "{part} is not in:\n{shown}");
     }
 }

@@ -37,6 +37,10 @@ fn files_without_directives_are_whole() {
 fn directives_are_read() {
     let text = "-- migrate:no-transaction\nselect 1;";
     check(text, text, None, "n");
+    let text = "select 1;\nvacuum;";
+    check(text, text, None, "n");
+    check(";\n-- migrate:down\nreindex database;", ";\n", Some("reindex database;"), "N");
+    check("begin; vacuum; commit;", "begin; vacuum; commit;", None, "");
     let text = "select 1;\n  --migrate:no-transaction  \r\n";
     check(text, text, None, "n");
     let text = "\u{feff}-- migrate:irreversible\nselect 1;";

@@ -104,6 +104,40 @@ async fn without_a_transaction_each_statement_is_its_own() {
     assert_same(&before, &world.fingerprints().await);
 }
 
+/// Files as other tools have them, which run each statement by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_cannot_run_in_a_transaction_needs_no_word_for_it() {
+    let mixed = "alter table t add a int;\nvacuum t;\n-- migrate:down\nalter table t drop a;\n";
+    let files = [
+        ("001_t", "create table t (id int);\n-- migrate:down\ndrop table t;\n"),
+        ("002_i", "create index concurrently i on t (id);\n"),
+        ("002_i.down", "drop index concurrently i;\n"),
+        ("003_mixed", mixed),
+    ];
+    let world = world("sql_undeclared", &files).await;
+    let before = world.fingerprints().await;
+    let planned = world.json(0, &["plan"])["steps"][0]["pending"].clone();
+    let transactional: Vec<_> = (0..3).map(|at| planned[at]["transactional"].clone()).collect();
+    assert_eq!(transactional, [true, false, false]);
+    assert_eq!(planned[1]["hazards"], serde_json::json!([]));
+    let hazard = &planned[2]["hazards"][0];
+    assert_eq!((&hazard["rule"], &hazard["line"]), (&"cannot-run-in-transaction".into(), &2.into()), "{hazard}");
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    assert_eq!(
+        world
+            .value("a", "select string_agg(coalesce(progress::text, '-'), ' ' order by name) from migrate.ledger")
+            .await,
+        "- 1 2"
+    );
+    let _ = world.run(&["rollback", "--via", "down", "--yes"]).expect(0);
+    assert_same(&before, &world.fingerprints().await);
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    // Between BEGIN and COMMIT it is what it says, which cannot be.
+    world.file("migrations/a/004_k.sql", "begin;\ncreate index concurrently k on t (a);\ncommit;\n");
+    let ran = world.run(&["apply", "--yes"]);
+    ran.expect(64).says("migrations/a/004_k.sql:2:1: CREATE INDEX CONCURRENTLY cannot run inside a transaction");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_fails_late_leaves_nothing() {
     for (hint, text) in [
