@@ -68,7 +68,11 @@ fn everything_in_the_plan_is_looked_at() {
     assert!(out.contains("sql/3_c.sql:1:1: warning[no-way-back]: there is no way back\n  help: Write"), "{out}");
     assert!(out.contains("refinery/V2__b.sql:2:1: error[transaction-command]: COMMIT in a"), "{out}");
     assert!(out.ends_with("5 files: 2 errors, 1 warning\n"), "{out}");
-    assert!(err.starts_with("error: lint found 2 errors and 1 warning\n"), "{err}");
+    let (note, error) = err.split_once('\n').expect("two lines");
+    assert!(note.starts_with("note: not compared with what was applied: the variable `NOT_SET` is not set"), "{note}");
+    assert!(error.starts_with("error: lint found 2 errors and 1 warning\n"), "{err}");
+    let (code, _, err) = migrate(project("", &[DROPS]).path(), &["lint", "--target", "local"]);
+    assert!(code == 64 && err.contains("the variable `NOT_SET` is not set"), "{err}");
 }
 
 #[test]

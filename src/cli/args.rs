@@ -82,7 +82,7 @@ pub enum Command {
     Status,
     /// Run the checks alone
     Verify(VerifyArgs),
-    /// Take, list or verify snapshots
+    /// Take, list, verify, drill, restore or prune snapshots
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
     /// Look at the runs in the store
@@ -95,7 +95,7 @@ pub enum Command {
     Repair(RepairCommand),
     /// Say what became of a migration that was cut off in a run
     Resolve(ResolveArgs),
-    /// Find what is dangerous in migration files; no database is asked
+    /// Find what is dangerous in migration files, and files that were edited after they were applied
     Lint(LintArgs),
     /// Write a new migration file in the step's own style
     New(NewArgs),
@@ -375,6 +375,9 @@ pub struct LintArgs {
     /// Fail on warnings too
     #[arg(long)]
     pub strict: bool,
+    /// Whether `--target` stands on the command line.
+    #[arg(skip)]
+    pub target_named: bool,
 }
 
 /// `lint --format`.

@@ -2,19 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::event::Event;
 use crate::failure::{Blame, Exit, Failure, OrFail};
 use crate::lint::folder::{Folder, Looked, Style, look};
 use crate::lint::rules::RULES;
 use crate::lint::{Allowed, Finding, Severity};
+use crate::names::TargetName;
 use crate::plan::outline::Outline;
+use crate::run::survey::edited;
 
 use super::args::{LintArgs, LintFormat};
 use super::context::Context;
 use super::text::plural;
 use super::{Ended, trouble};
+
+/// How long ledgers are waited for that nobody asked to be looked at.
+const WAITED: Duration = Duration::from_secs(3);
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[error("{} is not a migration file", path.display())]
@@ -32,6 +39,11 @@ struct NoMigration {
 struct TwoFormats(&'static str);
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("the databases did not answer within {0} s")]
+#[diagnostic(code("lint.no_answer"))]
+struct NoAnswer(u64);
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[error("{what}")]
 #[diagnostic(
     code("lint.found"),
@@ -45,15 +57,18 @@ struct Found {
 ///
 /// # Errors
 /// The plan is invalid, or a file is none. Findings are told here.
-pub fn run(context: &Context<'_>, args: &LintArgs) -> Ended {
+pub async fn run(context: &Context<'_>, args: &LintArgs) -> Ended {
     let format = format(context, args)?;
-    let looked = if args.files.is_empty() { of_plan(context)? } else { of_files(context, &args.files)? };
+    let (looked, compared_with) = match args.files.is_empty() {
+        true => of_plan(context, args.target_named).await?,
+        false => (of_files(context, &args.files)?, None),
+    };
     let failure = failure(&looked.findings, args.strict);
     match format {
         LintFormat::Text => context.console.print(&text(&looked)),
         LintFormat::Sarif => context.console.print_json(&sarif(&looked.findings)),
         LintFormat::Json => {
-            let mut document = json!({ "findings": looked.findings });
+            let mut document = json!({ "findings": looked.findings, "compared_with": compared_with });
             trouble::add(&mut document, failure.as_ref());
             context.console.print_json(&document);
         }
@@ -72,13 +87,50 @@ fn format(context: &Context<'_>, args: &LintArgs) -> Result<LintFormat, Failure>
     }
 }
 
-/// Every file of every step.
-fn of_plan(context: &Context<'_>) -> Result<Looked, Failure> {
+/// Every file of every step; and with which target's ledgers the files were compared. Those of a target that nobody named are
+/// asked if that can be done at once.
+async fn of_plan(context: &Context<'_>, target_named: bool) -> Result<(Looked, Option<TargetName>), Failure> {
+    let mut looked = by_text(context)?;
+    match compare(context, &mut looked.findings, target_named).await {
+        Ok(target) => Ok((looked, Some(target))),
+        // A file that was not understood keeps the plan from being loaded, and fails lint anyway: it is told with the rest.
+        Err(failure) if target_named && looked.findings.iter().all(|it| it.was_understood()) => Err(failure),
+        Err(failure) => {
+            let why = failure.error.to_string();
+            let why = why.lines().next().unwrap_or_default();
+            context.world.tell(Event::Noted(format!("not compared with what was applied: {why}")));
+            Ok((looked, None))
+        }
+    }
+}
+
+fn by_text(context: &Context<'_>) -> Result<Looked, Failure> {
     let outline = Outline::read(&context.plan_path()).or_blame(Blame::Usage)?;
     let mut seen = BTreeSet::new();
     // Two steps may bring one folder to two databases.
     let folders = outline.steps.iter().filter_map(|it| it.folder.as_ref()).filter(|it| seen.insert(*it));
     Ok(together(folders.map(|folder| look(folder, None, &outline.allowed))))
+}
+
+/// Adds the files that were edited after they were applied, by the ledgers of the target, which is given.
+async fn compare(
+    context: &Context<'_>,
+    findings: &mut Vec<Finding>,
+    target_named: bool,
+) -> Result<TargetName, Failure> {
+    let plan = context.plan()?;
+    let edited = edited(&plan);
+    findings.extend(match target_named {
+        true => edited.await?,
+        false => tokio::time::timeout(WAITED, edited).await.map_err(|_| NoAnswer(WAITED.as_secs())).or_fail()??,
+    });
+    // Files stay in their order, and each has its findings together.
+    let mut order: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    for (at, it) in findings.iter().enumerate() {
+        order.entry(it.file.clone()).or_insert(at);
+    }
+    findings.sort_by_key(|it| (order[&it.file], it.line, it.column));
+    Ok(plan.target.name)
 }
 
 /// These files alone. A plan is not needed; where there is one, what it allows is allowed.

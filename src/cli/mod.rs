@@ -57,8 +57,11 @@ pub async fn main() -> ExitCode {
         Ok(line) => line,
         Err(error) => return usage(&error),
     };
-    // Two ways to say one thing.
-    line.global.json |= matches!(&line.command, Command::Lint(args) if args.format == Some(LintFormat::Json));
+    if let Command::Lint(args) = &mut line.command {
+        // Two ways to say one thing.
+        line.global.json |= args.format == Some(LintFormat::Json);
+        args.target_named = typed(&matches, "target");
+    }
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|it| !it.is_empty());
     let console = Console::new(&line.global, no_color);
     logging(line.global.verbose, console.has_colour());
@@ -164,21 +167,23 @@ fn honours(line: &CommandLine, matches: &clap::ArgMatches) -> Result<(), Failure
     let (command, flags) = match &line.command {
         Command::Completions { .. } => ("completions", &all[..]),
         Command::Demo(_) => ("demo", &all[..]),
-        Command::Lint(_) => ("lint", &all[1..2]),
+        // Files alone are held against no database.
+        Command::Lint(args) if !args.files.is_empty() => ("lint FILE", &all[1..2]),
         Command::New(_) => ("new", &all[1..2]),
         _ => return Ok(()),
     };
-    let typed = |id: &str| {
-        let here =
-            |matches: &clap::ArgMatches| matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine);
-        here(matches) || matches.subcommand().is_some_and(|(_, below)| here(below))
-    };
     for &(id, flag) in flags {
-        if typed(id) {
+        if typed(matches, id) {
             return Err(Failure::untouched(Blame::Usage, NotHonoured { command, flag }));
         }
     }
     Ok(())
+}
+
+/// Whether a global flag stands on the command line.
+fn typed(matches: &clap::ArgMatches, id: &str) -> bool {
+    let here = |matches: &clap::ArgMatches| matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine);
+    here(matches) || matches.subcommand().is_some_and(|(_, below)| here(below))
 }
 
 async fn run(world: &World, console: &Console, line: CommandLine) -> Ended {
@@ -195,7 +200,7 @@ async fn run(world: &World, console: &Console, line: CommandLine) -> Ended {
         Command::Baseline(args) => baseline::run(&context, args).await,
         Command::Repair(command) => mend::repair(&context, command).await,
         Command::Resolve(args) => mend::resolved(&context, args).await,
-        Command::Lint(args) => lint::run(&context, &args),
+        Command::Lint(args) => lint::run(&context, &args).await,
         Command::New(args) => new::run(&context, &args),
         Command::Doctor => doctor::run(&context).await,
         Command::Demo(args) => demo::run(&context, args).await,

@@ -2,8 +2,8 @@
 //! one migration, `tables` tells which of its statements touch only tables that the file makes itself, `folder` reads a
 //! folder's files and looks at all of them.
 //!
-//! What is harmless is not reported. A file that was edited after it was applied is not found here: only a database knows,
-//! and `plan` and `status` ask it.
+//! What is harmless is not reported. That a file was edited after it was applied, only a database knows: `run` asks it, and
+//! words the finding by [`edited_since`].
 
 pub mod folder;
 pub mod rules;
@@ -60,6 +60,12 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Whether it is about a file that was read to its end.
+    #[must_use]
+    pub fn was_understood(&self) -> bool {
+        self.severity == Severity::Warning || rules::named(self.rule).is_some_and(Rule::allowable)
+    }
+
     fn new(rule: &'static Rule, file: PathBuf, (line, column): (usize, usize), message: String) -> Self {
         let (severity, help) = (rule.severity, rule.help.to_owned());
         Self { rule: rule.name, severity, file, line, column, message, help }
@@ -68,6 +74,13 @@ impl Finding {
 
 /// Names of rules whose findings are not wanted: those of the plan's `[lint] allow`.
 pub type Allowed = BTreeSet<String>;
+
+/// A file that is not what was applied.
+#[must_use]
+pub fn edited_since(file: PathBuf, message: &str) -> Finding {
+    let rule = rules::named(rules::EDITED).expect("it is in the table");
+    Finding::new(rule, file, (1, 1), message.to_owned())
+}
 
 /// What is dangerous in each of `migrations`, in their order, apart from a missing way back.
 #[must_use]

@@ -21,7 +21,7 @@ pub struct Rule {
 /// Who looks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
-    /// The reading of files. What cannot be understood cannot be allowed.
+    /// The reading of files, and the ledgers. What cannot be understood, or is not what was applied, cannot be allowed.
     Reading,
     /// This module.
     Ours,
@@ -45,6 +45,7 @@ pub(super) const CANNOT_RUN: &str = "cannot-run-in-transaction";
 pub(super) const TRANSACTION_COMMAND: &str = "transaction-command";
 pub(super) const NO_STATEMENT: &str = "no-statement";
 pub(super) const UNREADABLE: &str = "unreadable";
+pub(super) const EDITED: &str = "edited-after-applied";
 pub(super) const UNKNOWN_RULE: &str = "unknown-rule";
 pub(super) const SEVERAL: &str = "several-statements-without-transaction";
 pub(super) const DUPLICATE: &str = "duplicate-number";
@@ -55,14 +56,15 @@ pub(super) const ADDING_CHECK: &str = "adding-column-with-check";
 
 const NOT_VALID: &str = "Add it NOT VALID, and let a later migration VALIDATE CONSTRAINT.";
 const CLIENTS: &str = "Release clients that do without it first; then allow it by name.";
-const CONCURRENTLY: &str = "Do it CONCURRENTLY, in a file of its own with `-- migrate:no-transaction`.";
+const CONCURRENTLY: &str = "Do it CONCURRENTLY, in a file of its own.";
 
 /// Every rule.
 pub static RULES: &[Rule] = &[
     reading(
         CANNOT_RUN,
-        "a statement that the server refuses inside a transaction, in a file that is one",
-        "Put it into a file of its own with `-- migrate:no-transaction`.",
+        "a statement that the server refuses inside a transaction: between BEGIN and COMMIT, in a `refinery` file, or beside \
+         others, which then have none without a word",
+        "Put it into a file of its own; or say `-- migrate:no-transaction`.",
     ),
     reading(
         TRANSACTION_COMMAND,
@@ -79,6 +81,11 @@ pub static RULES: &[Rule] = &[
         UNKNOWN_RULE,
         "`-- migrate:allow` without a rule that there is and that can be allowed",
         "README.md has the table of rules.",
+    ),
+    reading(
+        EDITED,
+        "a file that is not what was applied, by the ledgers of the target",
+        "Restore it, and write a new migration; or accept it with `migrate repair checksum STEP/NAME`.",
     ),
     ours(
         SEVERAL,

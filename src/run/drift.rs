@@ -138,6 +138,18 @@ impl Drift {
             _ => None,
         }
     }
+
+    /// How a file that was edited is mended, or taken for what was applied.
+    #[must_use]
+    pub fn acceptance(&self, step: &StepName) -> Option<String> {
+        match self {
+            Self::Changed { name, .. } => Some(format!(
+                "Restore the file as it was, and give what is new to a migration with a later number. Or, where the database has what \
+                 the file says, accept it: `migrate repair checksum {step}/{name}`."
+            )),
+            _ => None,
+        }
+    }
 }
 
 impl std::fmt::Display for Drift {

@@ -2,6 +2,7 @@
 //! databases, `sources` what else a step has, and `compare` holds the answers against the files.
 
 mod compare;
+mod edited;
 mod look;
 mod sources;
 
@@ -22,6 +23,7 @@ use crate::snapshot::obstacles::Prepared;
 use super::drift::{Drift, DriftError};
 use super::going_on::GoingOn;
 
+pub use self::edited::edited;
 pub use self::look::{Sessions, look_through, survey};
 
 /// What a plan's databases have and lack.
@@ -233,7 +235,8 @@ impl Survey {
             .flat_map(|(step, state)| state.drift.iter().map(move |drift| format!("{}: {drift}", step.database)))
             .collect();
         let first = self.steps.iter().flat_map(|(step, state)| state.drift.iter().map(move |drift| (step, drift)));
-        let way_out = first.filter_map(|(step, drift)| drift.way_out(step)).next();
+        let cut_off = first.clone().find_map(|(step, drift)| drift.way_out(step));
+        let way_out = cut_off.or_else(|| first.clone().find_map(|(step, drift)| drift.acceptance(step)));
         if drift.is_empty() { Ok(()) } else { Err(DriftError::new(drift, way_out)) }
     }
 

@@ -42,6 +42,45 @@ async fn a_changed_file_is_refused_with_both_checksums() {
     said.expect(6).says(&sum).says("migrations/a/001_one.sql").says(", applied 20").says(" in run 20");
 }
 
+/// What no text says, `lint` asks the ledgers, where it can.
+#[tokio::test(flavor = "multi_thread")]
+async fn lint_names_a_file_that_was_edited_after_it_was_applied() {
+    let mut world = applied("drift_lint").await;
+    world.file("migrations/a/001_one.sql", "create table one (id bigint primary key);\n-- migrate:irreversible\n");
+    world.file("migrations/a/003_three.sql", &format!("{THIRD}-- migrate:down\ndrop table three;\n"));
+    world.file("migrations/a/004_four.sql", "create table four (id int);\n-- migrate:irreversible\n");
+    let ran = world.run(&["lint"]);
+    let said = "migrations/a/001_one.sql:1:1: error[edited-after-applied]: the file is not what was applied to a 20";
+    assert!(ran.expect(7).stdout.starts_with(said), "{}", ran.stdout);
+    assert!(ran.stdout.ends_with("3 files: 1 error, 0 warnings\n"), "{}", ran.stdout);
+    let found = world.json(7, &["lint", "-t", "local"]);
+    assert_eq!(
+        (&found["compared_with"], &found["findings"][0]["rule"]),
+        (&"local".into(), &"edited-after-applied".into())
+    );
+    // Files alone are looked at as texts.
+    let _ = world.run(&["lint", "migrations/a/001_one.sql"]).expect(0);
+    world
+        .run(&["lint", "-t", "local", "migrations/a/001_one.sql"])
+        .expect(64)
+        .says("`migrate lint FILE` takes no --target");
+    // What was found is told all the same where a file keeps the plan from being loaded.
+    world.file("migrations/a/005_five.sql", "\\i x\n");
+    let ran = world.run(&["lint", "-t", "local"]);
+    assert!(
+        ran.expect(7)
+            .says("not compared with what was applied: ")
+            .stdout
+            .contains("005_five.sql:1:1: error[unreadable]")
+    );
+    world.remove("migrations/a/005_five.sql");
+    // A server that does not answer is said, and is an error where the target was named.
+    world.lead("a", "postgresql://127.0.0.1:1/a");
+    world.run(&["lint"]).expect(0).says("not compared with what was applied: a: cannot connect to ");
+    assert_eq!(world.json(0, &["lint"])["compared_with"], Value::Null);
+    world.run(&["lint", "-t", "local"]).expect(1).says("a: cannot connect to ");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_file_is_refused() {
     let world = applied("drift_missing").await;
