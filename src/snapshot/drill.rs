@@ -15,7 +15,7 @@ use crate::outside::clock;
 use crate::outside::postgres::{PgError, Server, connect, query_error};
 use crate::outside::store::Store;
 use crate::outside::url::DatabaseUrl;
-use crate::verify::catalog::Catalog;
+use crate::verify::catalog::{Catalog, LargeObjects};
 use crate::world::World;
 
 use super::inventory::{contents, sequences, table_sizes};
@@ -185,6 +185,10 @@ async fn things(manifest: &Manifest, map: &RoleMap, session: &mut PgConnection) 
             says.iter().find_map(|(a, b)| it.strip_suffix(a).map(|it| format!("{it}{b}"))).unwrap_or(it)
         };
         differences.extend(changes.into_iter().map(word));
+    }
+    if let Some(before) = &manifest.large_objects_held {
+        let found = LargeObjects::read(session).await?;
+        differences.extend(found.changes_under(before, |role| map.of(role).to_owned()));
     }
     let found = sequences(session).await.map_err(query_error("reading sequences"))?;
     differences.extend(behind(&manifest.sequences, &found));

@@ -17,14 +17,14 @@ use crate::outside::postgres::{PgError, Server, change, connect, free_connection
 use crate::outside::process::{Child, PgTools, ToolError};
 use crate::outside::store::{Store, Upload};
 use crate::plan::{Database, StoreSettings};
-use crate::verify::catalog::{Catalog, Holdings};
+use crate::verify::catalog::{Catalog, Holdings, LargeObjects};
 use crate::version;
 use crate::world::World;
 
 use super::archive::{self, Packed, Packing, read_block};
 use super::custom::{CustomError, Passed};
 use super::effort::Effort;
-use super::inventory::{contents, counters, indexes, large_objects, row_counts, sequences, table_sizes};
+use super::inventory::{contents, counters, indexes, row_counts, sequences, table_sizes};
 use super::manifest::{self, Manifest, Part, Properties, ServerFacts, TableRows, properties};
 use super::parts::{Portion, portions};
 use super::{SnapshotError, folder, manifest_key, prove};
@@ -82,7 +82,8 @@ pub async fn take(dumping: &Dumping<'_>, database: &Database) -> Result<Taken, S
     let indexes = indexes(&mut session).await.map_err(&failed)?;
     let sizes = table_sizes(&mut session, &contents.tables).await.map_err(&failed)?;
     let sequences = sequences(&mut session).await.map_err(query_error("reading sequences")).map_err(&failed)?;
-    let (counters, large_objects) = (counters(&mut session).await, large_objects(&mut session).await);
+    let counters = counters(&mut session).await.map_err(&failed)?;
+    let large_objects = LargeObjects::read(&mut session).await.map_err(&failed)?;
     // Last: it changes settings of the transaction.
     let catalog = Catalog::within(&mut session).await.map_err(&failed)?;
     let (holdings, catalog) = (catalog.holdings(), catalog.digested());
@@ -115,8 +116,9 @@ pub async fn take(dumping: &Dumping<'_>, database: &Database) -> Result<Taken, S
         sequences,
         indexes,
         horizon: Some(exported.horizon),
-        counters: counters.map_err(&failed)?,
-        large_objects: Some(large_objects.map_err(&failed)?),
+        counters,
+        large_objects: Some(large_objects.count()),
+        large_objects_held: Some(large_objects),
         encrypted_to,
         parts,
     };

@@ -125,16 +125,6 @@ pub(crate) async fn counters(session: &mut PgConnection) -> Result<Vec<TableCoun
     Ok(rows.into_iter().map(table).collect())
 }
 
-/// How many large objects the database of `session` has.
-///
-/// # Errors
-/// The query failed.
-pub(super) async fn large_objects(session: &mut PgConnection) -> Result<u64, PgError> {
-    let count = sqlx::query_scalar("select count(*) from pg_largeobject_metadata").fetch_one(session).await;
-    let count: i64 = count.map_err(query_error("counting large objects"))?;
-    Ok(count.unsigned_abs())
-}
-
 /// The indexes of more than a megabyte, the slowest to build first.
 ///
 /// # Errors

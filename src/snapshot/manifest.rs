@@ -10,7 +10,7 @@ use sqlx::{PgConnection, Row};
 use crate::names::{DatabaseName, RunId};
 use crate::outside::postgres::{PgError, Server, query_error};
 use crate::plan::Compression;
-use crate::verify::catalog::{Digested, Holdings};
+use crate::verify::catalog::{Digested, Holdings, LargeObjects};
 
 use super::archive::Digests;
 use super::custom::Passed;
@@ -75,6 +75,9 @@ pub struct Manifest {
     /// How many large objects there were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub large_objects: Option<u64>,
+    /// Whose they were, and who might do what with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large_objects_held: Option<LargeObjects>,
     /// To whom the archives are encrypted; nobody is: not at all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub encrypted_to: Vec<String>,

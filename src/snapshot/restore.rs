@@ -14,6 +14,7 @@ use crate::outside::postgres::{
 use crate::outside::store::Store;
 use crate::outside::url::DatabaseUrl;
 use crate::sql::quote::{identifier, literal};
+use crate::verify::catalog::LargeObjects;
 use crate::world::World;
 
 use super::effort::Effort;
@@ -173,12 +174,17 @@ async fn compare(
         run_sql(&mut session, "set row_security = off".into()).await?;
         let mut there = contents(&mut session).await?.tables;
         there.retain(|(schema, name)| !loaded.iter().any(|it| it.schema == *schema && it.name == *name));
-        row_counts(&mut session, &there).await
+        let rows = row_counts(&mut session, &there).await?;
+        Ok((rows, LargeObjects::read(&mut session).await?.count()))
     };
-    let ((), mut found) = tokio::try_join!(analyzing, counting).map_err(SnapshotError::database(name))?;
+    let ((), (mut found, large_objects)) =
+        tokio::try_join!(analyzing, counting).map_err(SnapshotError::database(name))?;
     let counted = |it: Loaded| TableRows { schema: it.schema, name: it.name, rows: it.rows, hash: None };
     found.extend(loaded.into_iter().map(counted));
-    let differences = count_differences(&manifest.tables, &found);
+    let mut differences = count_differences(&manifest.tables, &found);
+    if let Some(dumped) = manifest.large_objects.filter(|it| *it != large_objects) {
+        differences.push(format!("{large_objects} large objects, and {dumped} were dumped"));
+    }
     if differences.is_empty() {
         return Ok(manifest.rows());
     }

@@ -8,6 +8,7 @@
 
 mod deparsed;
 mod holding;
+mod large_objects;
 mod relations;
 mod routines;
 mod surroundings;
@@ -23,6 +24,7 @@ use sqlx::{Connection, PgConnection, Row};
 use crate::outside::postgres::{PgError, change, made, query_error};
 
 pub use holding::{Holding, Holdings};
+pub use large_objects::LargeObjects;
 
 /// What the text of definitions depends on.
 const SETTINGS: &str = "SET LOCAL search_path = ''; SET LOCAL row_security = off; SET LOCAL statement_timeout = 0;

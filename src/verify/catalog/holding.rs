@@ -64,7 +64,7 @@ impl Catalog {
 
 impl Holding {
     /// None, if it has nothing to do with any role.
-    fn of(key: &str, mut value: Map<String, Value>) -> Option<Self> {
+    pub(super) fn of(key: &str, mut value: Map<String, Value>) -> Option<Self> {
         let mut text = |name: &str| match value.remove(name) {
             Some(Value::String(text)) => Some(text),
             other => other.map(|it| it.to_string()),
@@ -96,7 +96,7 @@ fn cut_settings(value: &mut Map<String, Value>, name: &str) -> Vec<String> {
 
 /// A holding as roles see it: two of them that say the same are equal.
 #[derive(Debug, Default)]
-struct Held {
+pub(super) struct Held {
     rest: BTreeSet<String>,
     owners: BTreeSet<String>,
     /// By who has them and who gave them; each letter, and whether it may be given on.
@@ -108,7 +108,7 @@ struct Held {
 }
 
 impl Held {
-    fn add(&mut self, it: &Holding, role: &impl Fn(&str) -> String) {
+    pub(super) fn add(&mut self, it: &Holding, role: &impl Fn(&str) -> String) {
         self.rest.insert(it.rest.clone());
         self.owners.extend(it.owner.as_deref().map(role));
         let acl = it.acl.as_deref().unwrap_or_default();

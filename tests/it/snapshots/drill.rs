@@ -68,6 +68,26 @@ async fn what_differs_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn large_objects_are_counted_with_whose_they_are() {
+    let world = TestWorld::new("drill_large", &["a"]).await;
+    world
+        .sql("a", "select lo_from_bytea(7, 'x'), lo_from_bytea(8, 'y'); grant select on large object 7 to public")
+        .await;
+    world.sql_plan("");
+    world.file("migrations/a/001_u.sql", "create table u (id int);\n");
+    let _ = world.run(&["snapshot", "take"]).expect(0);
+    let whole = fs::read(world.object("manifest.json")).expect("there");
+    let _ = world.run(&["snapshot", "drill"]).expect(0);
+    for (field, value) in [("owner", json!("zoo_other")), ("acl", json!("nobody")), ("oids", json!(9))] {
+        falsify(&world, |manifest| manifest["large_objects_held"][0][field] = value.clone());
+        world.run(&["snapshot", "drill"]).expect(7).says("large objects have other owners, privileges or numbers");
+        fs::write(world.object("manifest.json"), &whole).expect("ours");
+    }
+    falsify(&world, |manifest| manifest["large_objects"] = json!(3));
+    world.run(&["snapshot", "drill"]).expect(7).says("2 large objects, and 3 were dumped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_drill_that_was_killed_left_behind_goes_with_the_next() {
     let world = TestWorld::new("drill_left", &["a"]).await;
     world.sql("a", "create table t (id int primary key); insert into t select generate_series(1, 500)").await;
