@@ -62,10 +62,16 @@ pub fn read(dir: &Path, shown: &Path, modules: &[String]) -> Result<Vec<Migratio
     modules.iter().map(|module| read_module(dir, shown, module)).collect()
 }
 
-fn read_module(dir: &Path, shown: &Path, module: &str) -> Result<Migration, ReadError> {
+/// The file of a module, relative to `dir`; where there is none, where it should be.
+#[must_use]
+pub fn file(dir: &Path, module: &str) -> PathBuf {
     let stem: PathBuf = module.split('.').collect();
     let (as_file, as_package) = (stem.with_extension("py"), stem.join("__init__.py"));
-    let file = [as_file.clone(), as_package].into_iter().find(|it| dir.join(it).is_file()).unwrap_or(as_file);
+    [as_file.clone(), as_package].into_iter().find(|it| dir.join(it).is_file()).unwrap_or(as_file)
+}
+
+fn read_module(dir: &Path, shown: &Path, module: &str) -> Result<Migration, ReadError> {
+    let file = file(dir, module);
     let text = read_text(&dir.join(&file), &shown.join(&file))?;
     Ok(Migration {
         name: module.to_owned(),

@@ -324,6 +324,23 @@ pub(super) enum Problem {
     #[error("the folder `{dir}` of step `{step}` does not exist")]
     #[diagnostic(code("plan.no_folder"), help("Create it, or correct `dir`; it is relative to `{}`.", root.display()))]
     NoFolder { step: String, dir: String, root: PathBuf },
+
+    #[error("`{key}` of {by} names `{path}`, which does not exist")]
+    #[diagnostic(
+        code("plan.no_file"),
+        help(
+            "Correct it; it is relative to `{}`. A pattern such as `*.sql` is not expanded: of `inputs`, name the folder.",
+            root.display()
+        )
+    )]
+    NoFile { key: &'static str, by: String, path: String, root: PathBuf },
+
+    #[error("`{key}` of {by} names the module `{module}`, and there is no {}", file.display())]
+    #[diagnostic(
+        code("plan.no_module"),
+        help("Correct the name, or `dir`: modules are looked for in `{}`.", dir.display())
+    )]
+    NoModule { key: &'static str, by: String, module: String, file: PathBuf, dir: PathBuf },
 }
 
 /// `` `a`, `b`, `c` ``.

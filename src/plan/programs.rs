@@ -156,6 +156,19 @@ impl Scope<'_> {
         let surroundings = self.surroundings(setting)?;
         let shown = PathBuf::from(word(setting.dir.as_ref(), "."));
         let names = self.modules(table, modules.as_ref(), order_file.as_ref())?;
+        let listed = modules.as_ref().map_or(&[][..], |it| it.get_ref());
+        for (at, module) in names.iter().enumerate() {
+            let (key, place) = match (listed.get(at), order_file) {
+                (None, Some(file)) => ("order_file", file.span()),
+                (module, _) => ("modules", module.map(Spanned::span).unwrap_or_default()),
+            };
+            let (file, dir) = (python::file(&surroundings.dir, module), surroundings.dir.clone());
+            if !dir.join(&file).is_file() {
+                let (by, module, file) = (self.step.clone(), module.clone(), shown.join(file));
+                let problem = Problem::NoModule { key, by, module, file, dir };
+                return Err(PlanError::new(&self.file.source, place, problem));
+            }
+        }
         Ok(Kind::Python(Python {
             migrations: python::read(&surroundings.dir, &shown, &names)?,
             surroundings,
@@ -173,7 +186,10 @@ impl Scope<'_> {
     ) -> Result<Vec<String>, PlanError> {
         let names: Vec<String> = match (modules, order_file) {
             (Some(modules), None) => modules.get_ref().iter().map(|it| it.get_ref().clone()).collect(),
-            (None, Some(file)) => python::order(&self.root.join(file.get_ref()), Path::new(file.get_ref()))?,
+            (None, Some(file)) => {
+                self.is_there("order_file", file)?;
+                python::order(&self.root.join(file.get_ref()), Path::new(file.get_ref()))?
+            }
             (both, file) => {
                 let span = file.map_or_else(|| table.name.span(), Spanned::span);
                 let problem = Problem::OneOf { by: self.step.clone(), both: both.is_some() };
@@ -194,6 +210,15 @@ impl Scope<'_> {
         Ok(names)
     }
 
+    fn is_there(&self, key: &'static str, path: &Spanned<String>) -> Result<(), PlanError> {
+        if self.root.join(path.get_ref()).exists() {
+            return Ok(());
+        }
+        let (by, root) = (self.step.clone(), self.root.to_owned());
+        let problem = Problem::NoFile { key, by, path: path.get_ref().clone(), root };
+        Err(PlanError::new(&self.file.source, path.span(), problem))
+    }
+
     fn command(&self, table: &StepTable) -> Result<Kind, PlanError> {
         let Work::Command { setting, argv, run, inputs, probe } = &table.work else {
             unreachable!("called for command steps alone")
@@ -205,6 +230,7 @@ impl Scope<'_> {
         }
         let typed: Vec<String> = argv.get_ref().iter().map(|it| it.get_ref().clone()).collect();
         let expanded = self.arguments(argv.get_ref())?;
+        inputs.iter().try_for_each(|it| self.is_there("inputs", it))?;
         let inputs: Vec<String> = inputs.iter().map(|it| it.get_ref().clone()).collect();
         let mut surroundings = self.surroundings(setting)?;
         if let Some(password) = self.url.password() {

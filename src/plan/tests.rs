@@ -394,10 +394,14 @@ fn steps_that_run_programs() {
         &program("python", &format!("dir = \"nowhere\"\n{one}")),
         "10: the folder `nowhere` of step `x` does not exist",
     );
-    let missing = load(&format!("{HEAD}{}", python("modules = [\"migrations.three\"]")), Some("local"));
-    assert_eq!(shown(&missing.expect_err("missing")), "-: cannot read app/migrations/three.py");
-    let missing = load(&format!("{HEAD}{}", python("order_file = \"app/other.txt\"")), Some("local"));
-    assert_eq!(shown(&missing.expect_err("missing")), "-: cannot read app/other.txt");
+    check(
+        &python("modules = [\n\"migrations.three\"]"),
+        "12: `modules` of step `x` names the module `migrations.three`, and there is no app/migrations/three.py",
+    );
+    check(
+        &python("order_file = \"app/other.txt\""),
+        "11: `order_file` of step `x` names `app/other.txt`, which does not exist",
+    );
 
     let alembic = |more: &str| program("alembic", &format!("dir = \"app\"\n{more}"));
     check(&program("alembic", ""), "6: the `alembic` step `x` has no `dir`");
@@ -433,8 +437,10 @@ fn steps_that_run_commands() {
         "10: the variable `NOWHERE` is not set, and step `x` needs it",
     );
     check(&command(&format!("{argv}\ndir = \"nowhere\"")), "11: the folder `nowhere` of step `x` does not exist");
-    let missing = load(&format!("{HEAD}{}", command(&format!("{argv}\ninputs = [\"nowhere\"]"))), Some("local"));
-    assert_eq!(shown(&missing.expect_err("missing")), "-: cannot read nowhere");
+    check(
+        &command(&format!("{argv}\ninputs = [\"migrations\",\n\"*.sql\"]")),
+        "12: `inputs` of step `x` names `*.sql`, which does not exist",
+    );
 }
 
 #[test]

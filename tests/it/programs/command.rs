@@ -62,7 +62,7 @@ async fn a_command_runs_when_its_arguments_or_inputs_have_changed() {
     world.plan(&step("echo other >> count.txt", rest));
     apply(5);
     world.remove("one.yml");
-    world.run(&["apply", "--yes"]).expect(64).says("cannot read one.yml");
+    world.run(&["apply", "--yes"]).expect(64).says("names `one.yml`, which does not exist");
 }
 
 #[tokio::test(flavor = "multi_thread")]

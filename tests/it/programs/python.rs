@@ -190,7 +190,11 @@ async fn an_interpreter_that_is_not_there_is_noticed_before_anything_is_changed(
 async fn a_folder_or_a_module_that_is_not_there_is_an_error_of_the_plan() {
     let world = world("py_nowhere", &["good", "migrations.nowhere"], "").await;
     module(&world, "good", "select 1");
-    world.run(&["plan"]).expect(64).says("cannot read app/migrations/nowhere.py").ends("No database was changed.");
+    world
+        .run(&["plan"])
+        .expect(64)
+        .says(", and there is no app/migrations/nowhere.py")
+        .ends("No database was changed.");
     world.plan(&python_step("rag", &["good"], "").replace("dir = \"app\"", "dir = \"../nowhere\""));
     let ran = world.run(&["plan"]);
     ran.expect(64).says("the folder `../nowhere` of step `rag-schema` does not exist").says("plans/production.toml:");
