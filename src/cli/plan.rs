@@ -147,12 +147,20 @@ fn step_text(number: usize, step: &Work) -> String {
         text += &format!("   note: {name} is repeatable and was applied, and has no file any more\n");
     }
     for unit in &step.pending {
-        text += &format!("   {}{}\n", unit.name, remarks(step, unit));
+        text += &format!("   {}{}{}\n", unit.name, origin(step, unit), remarks(step, unit));
         for it in &unit.hazards {
             text += &format!("     {}[{}] line {}: {}\n", it.severity, it.rule, it.line, it.message);
         }
     }
     text
+}
+
+/// A revision's number says nothing of where it is written.
+fn origin(step: &Work, unit: &Unit) -> String {
+    match &unit.file {
+        Some(file) if step.kind == "alembic" => format!("  {file}, sha256 {:.12}…", unit.checksum),
+        _ => String::new(),
+    }
 }
 
 fn remarks(step: &Work, unit: &Unit) -> String {

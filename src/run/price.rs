@@ -23,6 +23,8 @@ use super::undo::{Ahead, Undo};
 
 /// Runs in which measurements are looked for, newest first.
 const LOOKED_AT: usize = 10;
+/// Reasons against the down scripts that are told.
+const REASONS: usize = 3;
 /// What an exchange is taken to last where nobody has measured one, in seconds: it renames, whatever the size.
 const EXCHANGE: f64 = 1.0;
 
@@ -173,9 +175,15 @@ pub(super) async fn of_all(
     Ok(priced)
 }
 
-/// What stands in the way of the down scripts, on one line.
+/// What stands in the way of the down scripts, on one line: of many reasons the first.
 fn why_not(error: &RollbackError) -> String {
-    error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ")
+    let text = error.to_string();
+    let mut lines = text.lines().map(str::trim);
+    let (what, reasons) = (lines.next().unwrap_or_default(), lines.collect::<Vec<_>>());
+    let more = reasons.len().saturating_sub(REASONS);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let reasons = reasons[..reasons.len().min(REASONS)].join("; ");
+    format!("{what} {reasons}{more}").trim_end().to_owned()
 }
 
 async fn of_one(

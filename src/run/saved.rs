@@ -112,6 +112,9 @@ pub struct Stretch {
 pub struct Unit {
     /// Its name.
     pub name: String,
+    /// Its file; none of a copy and of a command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// SHA-256 of its text; of a copy, of its definition.
     pub checksum: String,
     /// Whether it is one transaction with its ledger row.
@@ -326,6 +329,7 @@ fn units(step: &Step, state: &StepState) -> Vec<Unit> {
         let it = &state.migrations(step)[*index];
         Unit {
             name: it.name.clone(),
+            file: (!matches!(step.kind, Kind::Command(_))).then(|| it.path.display().to_string()),
             checksum: it.checksum.clone(),
             transactional: it.transactional,
             reversible: goes_down(it) && !state.replaced.contains_key(index),
@@ -344,6 +348,7 @@ fn copy_units(it: &Copy, state: &StepState) -> Vec<Unit> {
     }
     vec![Unit {
         name: it.to.table.clone(),
+        file: None,
         checksum: crate::sql::checksum::checksum(&it.definition()),
         transactional: true,
         reversible: false,

@@ -31,6 +31,11 @@ async fn revisions_are_listed_applied_and_recorded_one_by_one() {
     let world = world("al_forward", &["os"], "").await;
     let plan = world.json(0, &["plan"]);
     assert_eq!(pending(&plan), ["a1", "b2"]);
+    let unit = &plan["steps"][0]["pending"][0];
+    let (file, sum) = (unit["file"].as_str().expect("a file"), unit["checksum"].as_str().expect("a checksum"));
+    assert!(file.starts_with("os/") && world.path().join(file).is_file(), "{unit}");
+    let listed = format!("   a1  {file}, sha256 {}…  [", &sum[..12]);
+    assert!(world.run(&["plan"]).expect(0).stdout.contains(&listed), "{listed}");
     assert_eq!(world.value("os", "select to_regclass('alembic_version')").await, "NULL");
     assert_eq!(world.json(0, &["apply", "--yes"])["databases"][0]["applied"], 2);
     assert_eq!(world.value("os", VERSION).await, "b2");
