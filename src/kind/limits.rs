@@ -29,11 +29,12 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// As settings of the transaction at hand, whose commit waits for the disk.
+    /// As settings of the transaction at hand, and whether its commit waits for the disk.
     #[must_use]
-    pub fn set_local(&self) -> String {
+    pub fn set_local(&self, durable: bool) -> String {
         let (lock, statement) = (self.lock_timeout.as_millis(), self.statement_timeout.as_millis());
-        format!("SET LOCAL lock_timeout = {lock}; SET LOCAL statement_timeout = {statement}; {DURABLE}")
+        let commit = if durable { DURABLE } else { "SET LOCAL synchronous_commit = off;" };
+        format!("SET LOCAL lock_timeout = {lock}; SET LOCAL statement_timeout = {statement}; {commit}")
     }
 
     /// As settings of the session, whose commits wait for the disk.

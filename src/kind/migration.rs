@@ -289,8 +289,7 @@ async fn in_transaction(
     it: &Migration,
     setting: &Setting<'_>,
 ) -> Result<(), MigrationError> {
-    let commit = if setting.durable { "" } else { "SET LOCAL synchronous_commit = off;" };
-    let mut before = format!("{FRESH}BEGIN; {}{commit}\n", setting.limits.set_local());
+    let mut before = format!("{FRESH}BEGIN; {}\n", setting.limits.set_local(setting.durable));
     before += setting.direction.create();
     // Its file said once that it needs none; nothing of it took effect.
     if let (Some(_), Direction::Forward { author, .. }) = (setting.meant, setting.direction) {

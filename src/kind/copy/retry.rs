@@ -52,7 +52,7 @@ pub async fn run_with_retries(
     copy: &Copy,
     setting: &CopySetting<'_>,
 ) -> Result<CopyCounts, CopyError> {
-    let (limits, settings) = (&setting.limits, setting.limits.set_local());
+    let (limits, settings) = (&setting.limits, setting.limits.set_local(true));
     let mut attempt = 0;
     loop {
         attempt += 1;
