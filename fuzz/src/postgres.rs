@@ -93,7 +93,23 @@ pub fn statements(text: &str) -> Option<Vec<(usize, usize)>> {
 pub fn kind(statement: &str) -> Option<StatementKind> {
     let parsed = pg_query::parse(statement, pg_query::ParserOptions::default()).ok()?;
     let [raw] = parsed.protobuf.stmts.as_slice() else { return None };
-    Some(kind_of(raw.stmt.as_ref()?.node.as_ref()?))
+    match raw.stmt.as_ref()?.node.as_ref()? {
+        // The answer has no name for a file both without one and for `FROM ''`, which is a file that cannot be opened.
+        NodeEnum::CopyStmt(it) if it.filename.is_empty() && copies_a_file(statement)? => Some(StatementKind::Other),
+        node => Some(kind_of(node)),
+    }
+}
+
+/// Whether a name stands where a COPY would say STDIN or STDOUT.
+fn copies_a_file(copy: &str) -> Option<bool> {
+    let scanned = pg_query::scan(copy).ok()?;
+    let mut depth = 0;
+    let mut tokens = scanned.tokens.iter().filter_map(|it| Token::try_from(it.token).ok()).filter(|token| {
+        depth += i32::from(*token == Token::Ascii40) - i32::from(*token == Token::Ascii41);
+        depth == 0 && !matches!(token, Token::SqlComment | Token::CComment)
+    });
+    tokens.find(|token| matches!(token, Token::From | Token::To))?;
+    Some(matches!(tokens.next(), Some(Token::Sconst | Token::Usconst)))
 }
 
 fn kind_of(node: &NodeEnum) -> StatementKind {
