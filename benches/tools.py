@@ -135,9 +135,9 @@ def graphile(folder, texts):
     before = None
     for i, text in enumerate(texts, 1):
         body = text.strip() + "\n"
-        digest = hashlib.sha1(f"{before or ''}\n{body}".encode()).hexdigest()
-        head = f"--! Previous: {'sha1:' + before if before else '-'}\n--! Hash: sha1:{digest}\n\n"
-        write(folder, f"migrations/committed/{i:06}.sql", head + body)
+        # As `calculateHash` of its hash.ts.
+        digest = "sha1:" + hashlib.sha1((f"{before or ''}\n{body}".strip() + "\n").encode()).hexdigest()
+        write(folder, f"migrations/committed/{i:06}.sql", f"--! Previous: {before or '-'}\n--! Hash: {digest}\n\n{body}")
         before = digest
     write(folder, ".gmrc", "{}")
     return program and (lambda url: (
