@@ -3,6 +3,7 @@
 
 mod federated;
 mod gcs;
+mod locks;
 mod pieces;
 mod s3;
 mod trouble;
@@ -21,6 +22,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload}
 
 use super::durable;
 use crate::crash;
+use locks::Locks;
 pub use trouble::StoreError;
 use trouble::Who;
 pub use upload::Upload;
@@ -63,6 +65,7 @@ pub struct Store {
     prefix: Path,
     url: String,
     who: Who,
+    locks: Locks,
 }
 
 /// The environment, as `World` gathered it.
@@ -72,6 +75,7 @@ type Env = BTreeMap<String, String>;
 struct Client {
     inner: Arc<dyn ObjectStore>,
     who: Who,
+    locks: Locks,
 }
 
 /// Why there is no client.
@@ -115,8 +119,9 @@ impl Store {
         let inner = LocalFileSystem::new_with_prefix(path)
             .map_err(|source| StoreError::Setup { url: url.into(), who: "this folder".into(), source: source.into() })?
             .with_fsync(true);
-        let who = Who::this_user();
-        Ok(Self { inner: Arc::new(inner), prefix: Path::default(), url: url.trim_end_matches('/').into(), who })
+        let (inner, who) = (Arc::new(inner), Who::this_user());
+        let locks = Locks::Folder(Arc::clone(&inner));
+        Ok(Self { inner, prefix: Path::default(), url: url.trim_end_matches('/').into(), who, locks })
     }
 
     fn bucket(
@@ -126,9 +131,9 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|_| StoreError::Url { url: url.into() })?;
-        let Client { inner, who } =
+        let Client { inner, who, locks } =
             client(bucket).map_err(|NoClient { who, source }| StoreError::Setup { url: url.into(), who, source })?;
-        Ok(Self { inner, prefix, url: url.trim_end_matches('/').into(), who })
+        Ok(Self { inner, prefix, url: url.trim_end_matches('/').into(), who, locks })
     }
 
     /// The URL as configured; it never holds a secret.
@@ -297,6 +302,15 @@ impl Store {
         Ok(names)
     }
 
+    /// Why an object must not be removed, in words, if it must not: it is held, retained, or read-only in a folder. An object that
+    /// is gone is not locked.
+    ///
+    /// # Errors
+    /// The store cannot be asked.
+    pub async fn lock(&self, key: &str) -> Result<Option<String>, StoreError> {
+        self.locks.of(&self.path(key)).await.map_err(self.who.io("look for locks of", key))
+    }
+
     /// Removes an object. One that is gone already is removed: an earlier reply may have been lost.
     ///
     /// # Errors
@@ -308,6 +322,8 @@ impl Store {
         match deleted {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(Removal::Done),
             Err(error @ object_store::Error::PermissionDenied { .. }) => Ok(Removal::Refused(error.to_string())),
+            // A file that the file system itself guards.
+            Err(error) if is_denied(&error) => Ok(Removal::Refused(error.to_string())),
             Err(error) => Err(self.who.io("remove", key)(error)),
         }
     }
@@ -324,6 +340,14 @@ impl Store {
     }
 }
 
+/// Whether the system forbade it: `object_store` has no word of its own for that of a file.
+fn is_denied(error: &object_store::Error) -> bool {
+    let mut causes = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |it| it.source());
+    causes.any(|it| {
+        it.downcast_ref::<std::io::Error>().is_some_and(|it| it.kind() == std::io::ErrorKind::PermissionDenied)
+    })
+}
+
 /// As [`durable::create`], by the names that the store has for its files.
 fn make_files(
     root: &std::path::Path,
@@ -335,4 +359,19 @@ fn make_files(
     let contents = objects.iter().map(|(_, content)| content.as_ref());
     let file = |(path, content)| Ok((folder.path_to_filesystem(path)?, content));
     durable::create(&root, &paths.iter().zip(contents).map(file).collect::<std::io::Result<Vec<_>>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_forbids_is_refused() {
+        let error = |kind: std::io::ErrorKind| object_store::Error::Generic {
+            store: "folder",
+            source: Box::new(std::io::Error::from(kind)),
+        };
+        assert!(is_denied(&error(std::io::ErrorKind::PermissionDenied)));
+        assert!(!is_denied(&error(std::io::ErrorKind::StorageFull)));
+    }
 }

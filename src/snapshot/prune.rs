@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 
 use crate::names::{DatabaseName, RunId, TargetName};
-use crate::outside::store::{Removal, Store, StoreError};
+use crate::outside::store::{Object, Removal, Store, StoreError};
 use crate::plan::Retention;
 
 use super::folder;
@@ -85,6 +86,26 @@ fn reason_to_keep(it: &Held, newer: &Seen, retention: &Retention, now: DateTime<
         _ if days.is_some_and(young) => Some(format!("it is younger than {} days", days.unwrap_or_default())),
         _ => None,
     }
+}
+
+/// Objects that are asked for their locks at once.
+const ASKED_AT_ONCE: usize = 16;
+
+/// Why a snapshot must not be removed, if one of its objects is locked.
+///
+/// # Errors
+/// The store cannot be asked.
+pub async fn lock(store: &Store, it: &Held) -> Result<Option<String>, StoreError> {
+    let objects = store.list(&folder(&it.run, &it.database)).await?;
+    let ask = async |object: Object| Ok((store.lock(&object.key).await?, object.key));
+    let mut answers = stream::iter(objects).map(ask).buffered(ASKED_AT_ONCE);
+    while let Some((lock, key)) = answers.try_next().await? {
+        if let Some(why) = lock {
+            let name = key.rsplit('/').next().unwrap_or_default();
+            return Ok(Some(format!("it is locked ({name}: {why})")));
+        }
+    }
+    Ok(None)
 }
 
 /// Removes a snapshot. The manifest goes first: what is left of one that is removed half is no snapshot, and goes the next

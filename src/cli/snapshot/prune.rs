@@ -7,7 +7,7 @@ use crate::journal;
 use crate::names::DatabaseName;
 use crate::outside::clock;
 use crate::outside::store::{Removal, Store};
-use crate::snapshot::prune::{Held, Verdict, decide, remove};
+use crate::snapshot::prune::{Held, Verdict, decide, lock, remove};
 use crate::snapshot::{self, SnapshotError, drill};
 
 use super::super::Ended;
@@ -19,7 +19,13 @@ pub(super) async fn run(context: &Context<'_>, dry_run: bool, yes: bool) -> Ende
     let store = context.store(Some(&plan), None)?;
     let all = held(&store).await?;
     let mut verdicts = decide(&all, &plan.store.retention, clock::now());
-    let going: Vec<usize> = (0..all.len()).filter(|at| verdicts[*at] == Verdict::Prune).collect();
+    let mut going: Vec<usize> = (0..all.len()).filter(|at| verdicts[*at] == Verdict::Prune).collect();
+    for at in &going {
+        if let Some(why) = lock(&store, &all[*at]).await.or_fail()? {
+            verdicts[*at] = Verdict::Keep(why);
+        }
+    }
+    going.retain(|at| verdicts[*at] == Verdict::Prune);
     if !dry_run && !going.is_empty() {
         let question = text(&all, &verdicts, "to be removed");
         context.console.confirm(yes, &question, &["prune".into()])?;

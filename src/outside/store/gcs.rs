@@ -4,12 +4,17 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use object_store::ClientConfigKey;
-use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::gcp::{GcpCredentialProvider, GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::path::Path;
+use object_store::signer::Method;
+use object_store::{ClientConfigKey, ClientOptions};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::federated::Federated;
+use super::locks::{self, Locks, Questions};
 use super::{Client, Env, NoClient, TIMEOUT, Who};
+use crate::outside::url::percent_encode;
 
 /// What to do without credentials.
 const LOG_IN: &str = "Set GOOGLE_APPLICATION_CREDENTIALS to a file of credentials, or GOOGLE_BEARER_TOKEN to a token; where the file is \
@@ -18,28 +23,82 @@ const LOG_IN: &str = "Set GOOGLE_APPLICATION_CREDENTIALS to a file of credential
 /// Where `gcloud auth application-default login` writes, below the home folder.
 const DEFAULT_FILE: &str = ".config/gcloud/application_default_credentials.json";
 
+/// Where buckets are, unless something else says so.
+const BASE: &str = "https://storage.googleapis.com";
+
 /// A client of `bucket`. Within a runtime: federated credentials begin to ask for a token.
 pub(super) fn client(bucket: &str, env: &Env) -> Result<Client, NoClient> {
     let given = Given::of(env);
     let who = given.who();
     let fail = |source| NoClient { who: who.clone(), source };
-    let mut builder =
-        GoogleCloudStorageBuilder::new().with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), TIMEOUT);
+    let mut builder = GoogleCloudStorageBuilder::new();
+    // As of itself, `object_store` lets a URL without TLS be meant so.
+    let mut options = ClientOptions::new().with_config(ClientConfigKey::Timeout, TIMEOUT).with_allow_http(true);
     for (name, value) in env {
         let key = name.starts_with("GOOGLE_").then(|| name.to_ascii_lowercase().parse::<GoogleConfigKey>());
-        if let Some(Ok(key)) = key {
-            builder = builder.with_config(key, value);
+        match key {
+            Some(Ok(GoogleConfigKey::Client(key))) => options = options.with_config(key, value),
+            Some(Ok(key)) => builder = builder.with_config(key, value),
+            _ => {}
         }
     }
+    let base = builder.get_config_value(&GoogleConfigKey::BaseUrl).or_else(|| given.base_url(env));
     if let Given::File { path, .. } = &given
         && let Some(config) = config(path).map_err(&fail)?
         && let Some(federated) = Federated::new(config).map_err(&fail)?
     {
         builder = builder.with_credentials(Arc::new(federated));
     }
-    match builder.with_bucket_name(bucket).build() {
-        Ok(inner) => Ok(Client { inner: Arc::new(inner), who: Who::with(&who, LOG_IN) }),
-        Err(source) => Err(fail(source.into())),
+    let questions = Questions::with(options.clone());
+    let inner = builder.with_client_options(options).with_bucket_name(bucket).build().map_err(|it| fail(it.into()))?;
+    let holds = Holds {
+        credentials: Arc::clone(inner.credentials()),
+        objects: format!("{}/storage/v1/b/{}/o", base.as_deref().unwrap_or(BASE), percent_encode(bucket)),
+        questions,
+    };
+    Ok(Client { inner: Arc::new(inner), locks: Locks::Google(Arc::new(holds)), who: Who::with(&who, LOG_IN) })
+}
+
+/// What keeps objects in a bucket.
+pub(super) struct Holds {
+    credentials: GcpCredentialProvider,
+    /// The URL of all objects.
+    objects: String,
+    questions: Questions,
+}
+
+/// Of an object, what keeps it: <https://cloud.google.com/storage/docs/json_api/v1/objects#resource>.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Held {
+    #[serde(default)]
+    temporary_hold: bool,
+    #[serde(default)]
+    event_based_hold: bool,
+    /// By the bucket's retention policy, or by its own retention.
+    retention_expiration_time: Option<String>,
+}
+
+impl Holds {
+    /// As the JSON API tells it: the XML API, which `object_store` speaks, says nothing of holds.
+    pub(super) async fn of(&self, path: &Path) -> object_store::Result<Option<String>> {
+        let credential = self.credentials.get_credential().await?;
+        let fields = "temporaryHold,eventBasedHold,retentionExpirationTime";
+        let url = format!("{}/{}?fields={fields}", self.objects, percent_encode(path.as_ref()));
+        let answer = self.questions.ask(&Method::GET, &url, Some(&credential.bearer)).await?;
+        match answer.status().as_u16() {
+            200 => {}
+            404 => return Ok(None),
+            403 => return Ok(Some(locks::hidden("the right to read objects (storage.objects.get)"))),
+            _ => return Err(locks::unexpected(&answer)),
+        }
+        let body = answer.into_body().bytes().await.map_err(locks::failed)?;
+        let held: Held = serde_json::from_slice(&body).map_err(locks::failed)?;
+        Ok(match held {
+            Held { temporary_hold: true, .. } => Some("it is under a temporary hold".into()),
+            Held { event_based_hold: true, .. } => Some("it is under an event-based hold".into()),
+            Held { retention_expiration_time: time, .. } => time.and_then(|time| locks::until("it is retained", &time)),
+        })
     }
 }
 
@@ -70,6 +129,17 @@ impl Given {
         }
         let home = env.get("HOME").map(|home| PathBuf::from(home).join(DEFAULT_FILE));
         home.filter(|path| path.exists()).map_or(Self::Machine, |path| Self::File { path, named: false })
+    }
+
+    /// What a service account says itself, which only one of a private server does.
+    fn base_url(&self, env: &Env) -> Option<String> {
+        let text = match self {
+            Self::Key => env.get("GOOGLE_SERVICE_ACCOUNT_KEY")?.clone().into_bytes(),
+            Self::ServiceAccount(path) => std::fs::read(path).ok()?,
+            _ => return None,
+        };
+        let account: Value = serde_json::from_slice(&text).ok()?;
+        account["gcs_base_url"].as_str().map(str::to_owned)
     }
 
     fn who(&self) -> String {
@@ -112,5 +182,14 @@ mod tests {
             env.insert(name.into(), value.into());
             assert_eq!(Given::of(&env).who(), who);
         }
+    }
+    #[test]
+    fn a_service_account_may_name_its_server() {
+        let key = "GOOGLE_SERVICE_ACCOUNT_KEY";
+        let account = |text: &str| Env::from([(key.to_owned(), text.to_owned())]);
+        let env = account(r#"{"gcs_base_url": "http://127.0.0.1:9"}"#);
+        assert_eq!(Given::of(&env).base_url(&env).as_deref(), Some("http://127.0.0.1:9"));
+        let env = account(r#"{"client_email": "x"}"#);
+        assert_eq!(Given::of(&env).base_url(&env), None);
     }
 }

@@ -216,6 +216,14 @@ impl GcsServer {
         object.content = Content::memory(bytes);
     }
 
+    /// Puts an object under a temporary hold, or lets it go.
+    pub(crate) fn hold(&self, bucket: &str, key: &str, held: bool) {
+        let mut state = self.shared.state();
+        let place = (bucket.to_owned(), key.to_owned());
+        let changed = if held { state.held.insert(place) } else { state.held.remove(&place) };
+        assert!(changed, "{key} is so already");
+    }
+
     /// Takes an object away behind the store's back, whatever the retention.
     pub(crate) fn remove(&self, bucket: &str, key: &str) {
         let removed = self.shared.state().bucket_mut(bucket).expect("the bucket exists").objects.remove(key);

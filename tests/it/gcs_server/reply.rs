@@ -39,6 +39,10 @@ impl Reply {
         Self::content(status, content).with("content-type", "application/xml; charset=UTF-8")
     }
 
+    pub(super) fn json(status: StatusCode, body: &serde_json::Value) -> Self {
+        Self::content(status, Content::memory(body.to_string())).with("content-type", "application/json")
+    }
+
     pub(super) fn content(status: StatusCode, content: Content) -> Self {
         let range = 0..content.len();
         Self { status, headers: HeaderMap::new(), content, range }

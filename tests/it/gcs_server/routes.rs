@@ -19,6 +19,8 @@ use std::collections::BTreeMap;
 const GENERATION_MATCH: &str = "x-goog-if-generation-match";
 const COPY_SOURCE: &str = "x-goog-copy-source";
 const HASH: &str = "x-goog-hash";
+/// Where the JSON API is, of which there is one request.
+const METADATA: &str = "/storage/v1/b/";
 const META: &str = "x-goog-meta-";
 const LONGEST_KEY: usize = 1024;
 
@@ -52,6 +54,9 @@ pub(super) async fn carry_out(server: &Shared, head: &Parts, body: &mut Incoming
         return Ok(server.tokens().answer(head.uri.path(), &head.headers, &text)?);
     }
     check_token(server, head)?;
+    if let Some(place) = head.uri.path().strip_prefix(METADATA) {
+        return Ok(server.metadata(head, place)?);
+    }
     let target = Target::parse(head)?;
     let names: Vec<&str> = target.query.keys().map(String::as_str).collect();
     let call: Call = (head.method.as_str(), &*target.key, &*names);
@@ -180,6 +185,18 @@ fn expected(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
 }
 
 impl Shared {
+    /// `GET b/BUCKET/o/KEY?fields=…` of the JSON API, for what keeps an object.
+    fn metadata(&self, head: &Parts, place: &str) -> Answer {
+        let (bucket, key) = place.split_once("/o/").ok_or_else(|| Refusal::not_built("JSON of a bucket"))?;
+        let asked = query(head.uri.query())?;
+        match (head.method.as_str(), asked.get("fields").map(String::as_str), asked.len()) {
+            ("GET", Some("temporaryHold,eventBasedHold,retentionExpirationTime"), 1) => {}
+            (method, ..) => return Err(Refusal::not_built(format!("{method} of JSON with {asked:?}"))),
+        }
+        let told = self.state().holds(&decode(bucket)?, &decode(key)?)?;
+        Ok(Reply::json(StatusCode::OK, &told))
+    }
+
     fn list(&self, target: &Target) -> Answer {
         let listing = Listing::parse(&target.query, self.page_size)?;
         listing.answer(self.state().bucket(&target.bucket)?)

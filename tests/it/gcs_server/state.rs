@@ -4,9 +4,9 @@
 use super::content::{Content, Digest16, Received, base64, hex};
 use super::reply::{Refusal, Reply};
 use super::uploads::Uploads;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use hyper::HeaderMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone)]
 pub(super) struct Object {
@@ -63,6 +63,8 @@ pub(super) struct State {
     buckets: BTreeMap<String, Bucket>,
     pub(super) uploads: Uploads,
     policy: Policy,
+    /// Objects under a temporary hold, by bucket and key.
+    pub(super) held: BTreeSet<(String, String)>,
     last_generation: u64,
 }
 
@@ -70,7 +72,13 @@ impl State {
     pub(super) fn new(buckets: &[String], policy: Policy) -> Self {
         let buckets = buckets.iter().map(|name| (name.clone(), Bucket::default())).collect();
         // Generations of the real store are microseconds since 1970: sixteen digits, more than 32 bits hold.
-        Self { buckets, uploads: Uploads::default(), policy, last_generation: 1_760_000_000_000_000 }
+        Self {
+            buckets,
+            uploads: Uploads::default(),
+            policy,
+            held: BTreeSet::new(),
+            last_generation: 1_760_000_000_000_000,
+        }
     }
 
     pub(super) fn bucket(&self, name: &str) -> Result<&Bucket, Refusal> {
@@ -132,7 +140,28 @@ impl State {
         if self.policy.retention {
             return Err(retained(key));
         }
+        if self.is_held(bucket, key) {
+            return Err(Refusal::new(403, "ObjectUnderActiveHold", format!("{key} is under an active temporary hold")));
+        }
         self.retire(bucket, key)
+    }
+
+    fn is_held(&self, bucket: &str, key: &str) -> bool {
+        self.held.contains(&(bucket.to_owned(), key.to_owned()))
+    }
+
+    /// What the JSON API tells of what keeps an object.
+    pub(super) fn holds(&self, bucket: &str, key: &str) -> Result<serde_json::Value, Refusal> {
+        let object = self.find(bucket, key, None)?;
+        let mut told = serde_json::Map::new();
+        if self.is_held(bucket, key) {
+            let _ = told.insert("temporaryHold".into(), true.into());
+        }
+        if self.policy.retention {
+            let until = (object.modified + TimeDelta::days(30)).to_rfc3339();
+            let _ = told.insert("retentionExpirationTime".into(), until.into());
+        }
+        Ok(told.into())
     }
 
     fn retire(&mut self, bucket: &str, key: &str) -> Result<(), Refusal> {

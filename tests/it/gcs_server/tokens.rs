@@ -1,7 +1,6 @@
 //! The endpoints that give tokens: Google's security token service, the credentials of service accounts, and the refresh of a
 //! user's. They are told in full what the real ones are told, and issue tokens of their own that this server accepts.
 
-use super::content::Content;
 use super::reply::{Answer, Refusal, Reply};
 use chrono::{SecondsFormat, TimeDelta, Utc};
 use hyper::header::AUTHORIZATION;
@@ -51,7 +50,7 @@ impl Tokens {
     pub(super) fn answer(&mut self, path: &str, headers: &HeaderMap, body: &str) -> Answer {
         if self.refuses {
             let error = json!({ "error": "invalid_grant", "error_description": format!("not accepted: {body}") });
-            return Ok(reply(StatusCode::BAD_REQUEST, &error));
+            return Ok(Reply::json(StatusCode::BAD_REQUEST, &error));
         }
         let answer = match path.strip_prefix(PLACE).unwrap_or_default() {
             "subject" => json!({ "id": SUBJECT }),
@@ -62,7 +61,7 @@ impl Tokens {
             }
             other => return Err(Refusal::not_built(format!("the endpoint {other}"))),
         };
-        Ok(reply(StatusCode::OK, &answer))
+        Ok(Reply::json(StatusCode::OK, &answer))
     }
 
     fn exchange(&mut self, form: &BTreeMap<String, String>) -> Result<Value, Refusal> {
@@ -95,10 +94,6 @@ impl Tokens {
         let until = (Utc::now() + TimeDelta::seconds(SECONDS)).to_rfc3339_opts(SecondsFormat::Secs, true);
         Ok(json!({ "accessToken": self.issue(), "expireTime": until }))
     }
-}
-
-fn reply(status: StatusCode, body: &Value) -> Reply {
-    Reply::content(status, Content::memory(body.to_string())).with("content-type", "application/json")
 }
 
 fn form(body: &str) -> BTreeMap<String, String> {

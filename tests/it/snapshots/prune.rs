@@ -1,6 +1,7 @@
 //! `migrate snapshot prune`: what goes, what stays, and stores that do not let go.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
 
@@ -103,13 +104,78 @@ async fn a_bucket_that_lets_nothing_go_is_no_error() {
     let world = bucket("prune_retention", &server).await;
     let (first, _) = (take(&world), take(&world));
     let before = server.objects(BUCKET);
-    let pruned = world.json(0, &["snapshot", "prune", "--yes"]);
-    assert_eq!(runs(&pruned, "pruned"), Vec::<String>::new());
-    let line = pruned["kept"].as_array().expect("a list").iter().find(|it| it["run"] == first.as_str()).expect("kept");
-    assert!(line["reason"].as_str().is_some_and(|it| it.contains("the store does not let it go")), "{line}");
+    for mode in ["--dry-run", "--yes"] {
+        let pruned = world.json(0, &["snapshot", "prune", mode]);
+        assert_eq!(runs(&pruned, "pruned"), Vec::<String>::new());
+        assert!(
+            kept(&pruned, &first).starts_with("it is locked (archive.dump.gz: it is retained until "),
+            "{pruned:#}"
+        );
+    }
     assert_eq!(server.objects(BUCKET), before);
     // It is whole still.
     let _ = world.run(&["snapshot", "verify", &first]).expect(0);
+}
+
+/// A person's lock is on any of the objects, and nothing of the snapshot is touched.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_stays_whole() {
+    let server = GcsServer::builder().start();
+    let mut world = super::divided("prune_held", "retention = { keep_last = 1 }").await;
+    for (name, value) in server.env(BUCKET) {
+        world.set(&name, value);
+    }
+    world.set("MIGRATE_STORE", format!("gs://{BUCKET}/deep"));
+    let (first, _) = (take(&world), take(&world));
+    let whole = of(&server, &first);
+    let last = whole.iter().find(|key| key.ends_with("post-data.dump.gz")).expect("an archive");
+    server.hold(BUCKET, last, true);
+    server.log();
+    for mode in ["--dry-run", "--yes"] {
+        let pruned = world.json(0, &["snapshot", "prune", mode]);
+        let name = last.rsplit('/').next().expect("a name");
+        assert_eq!(kept(&pruned, &first), format!("it is locked ({name}: it is under a temporary hold)"));
+    }
+    assert!(!server.log().iter().any(|line| line.starts_with("DELETE ")));
+    assert_eq!(of(&server, &first), whole);
+    server.hold(BUCKET, last, false);
+    // A question that is not answered is asked again; one that may not be asked keeps what it was about.
+    server.fault(Fault::once(Action::Status(503), "GET /storage/v1/b/"));
+    server.fault(Fault::once(Action::Reset, "GET /storage/v1/b/"));
+    assert_eq!(runs(&world.json(0, &["snapshot", "prune", "--dry-run"]), "pruned"), std::slice::from_ref(&first));
+    assert_eq!(server.clear_faults(), [], "every fault took place");
+    server.fault(Fault::times(usize::MAX, Action::Status(403), "GET /storage/v1/b/"));
+    let pruned = world.json(0, &["snapshot", "prune", "--yes"]);
+    assert!(kept(&pruned, &first).contains("give the account the right to read objects"), "{pruned:#}");
+    server.clear_faults();
+    server.fault(Fault::times(usize::MAX, Action::Status(503), "GET /storage/v1/b/"));
+    let ran = world.run(&["snapshot", "prune", "--yes"]);
+    ran.expect(1).says("could not look for locks of").says("503 Service Unavailable");
+    assert_eq!(of(&server, &first), whole);
+    server.clear_faults();
+    assert_eq!(runs(&world.json(0, &["snapshot", "prune", "--yes"]), "pruned"), [first]);
+}
+
+/// In a folder, what is read-only is locked, and so is what is in a read-only folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_only_in_a_folder_stays() {
+    let world = world("prune_read_only", "{ keep_last = 1 }").await;
+    let (first, _) = (take(&world), take(&world));
+    let folder = world.store().join(format!("runs/{first}/snapshots/a"));
+    let objects = world.objects();
+    for (place, mode, after, why) in [
+        (folder.join("archive.dump.gz"), 0o444, 0o644, "it is locked (archive.dump.gz: the file is read-only)"),
+        (folder.clone(), 0o555, 0o755, "it is locked (archive.dump.gz: its folder is read-only)"),
+    ] {
+        fs::set_permissions(&place, fs::Permissions::from_mode(mode)).expect("ours");
+        for how in ["--dry-run", "--yes"] {
+            let pruned = world.json(0, &["snapshot", "prune", how]);
+            assert_eq!((runs(&pruned, "pruned").len(), &*kept(&pruned, &first)), (0, why), "{pruned:#}");
+        }
+        assert_eq!(world.objects(), objects);
+        fs::set_permissions(&place, fs::Permissions::from_mode(after)).expect("ours");
+    }
+    assert_eq!(runs(&world.json(0, &["snapshot", "prune", "--yes"]), "pruned"), [first]);
 }
 
 /// The objects of a run's snapshots.
@@ -126,9 +192,9 @@ fn kept(pruned: &Value, run: &str) -> String {
     line["reason"].as_str().expect("a reason").to_owned()
 }
 
-/// One object that is held keeps the others, where nothing is gone yet.
+/// One object that the store refuses to remove, though it told of no lock, keeps the others, where nothing is gone yet.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hold_on_one_object_is_no_error() {
+async fn a_refusal_that_nothing_foretold_is_no_error() {
     let server = GcsServer::builder().start();
     let world = bucket("prune_hold", &server).await;
     let (first, _) = (take(&world), take(&world));
@@ -156,7 +222,7 @@ fn delete(server: &GcsServer, run: &str, ending: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hold_on_one_of_several_archives_leaves_that_one() {
+async fn a_refusal_among_several_archives_leaves_that_one() {
     let server = GcsServer::builder().start();
     let mut world = super::divided("prune_hold_parts", "retention = { keep_last = 1 }").await;
     for (name, value) in server.env(BUCKET) {

@@ -116,6 +116,57 @@ async fn more_than_a_page_is_listed_and_pruned() {
     world.run(&["snapshot", "verify"]).expect(0);
 }
 
+/// Amazon would let a locked object be hidden: it is the client's to ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_locked_is_not_pruned() {
+    let bucket = Bucket::with_locks("locked");
+    let mut world = release("s3_locked", &["rag"]).await;
+    lead(&mut world, &bucket);
+    let plan = std::fs::read_to_string(world.path().join("plans/production.toml")).expect("written");
+    world.file("plans/production.toml", &plan.replace("[store]\n", "[store]\nretention = { keep_last = 1 }\n"));
+    let take = || world.json(0, &["snapshot", "take"])["run"].as_str().expect("a run").to_owned();
+    let (first, _) = (take(), take());
+    let whole = keys(&bucket, &format!("runs/{first}/snapshots")).await;
+    let archive = whole.iter().find(|key| key.ends_with("archive.dump.gz")).expect("an archive");
+    let stays = async |why: &str| {
+        for mode in ["--dry-run", "--yes"] {
+            let pruned = world.json(0, &["snapshot", "prune", mode]);
+            let kept = &pruned["kept"][1];
+            let told = (pruned["pruned"].as_array().map(Vec::len), kept["run"].as_str());
+            assert_eq!(told, (Some(0), Some(first.as_str())), "{pruned:#}");
+            assert!(kept["reason"].as_str().is_some_and(|it| it.contains(why)), "{why}: {pruned:#}");
+        }
+        assert_eq!(keys(&bucket, &format!("runs/{first}/snapshots")).await, whole);
+        world.run(&["snapshot", "verify", &first]).expect(0);
+    };
+    bucket.hold(archive, true);
+    stays("it is locked (archive.dump.gz: it is under a legal hold)").await;
+    bucket.hold(archive, false);
+    bucket.retain(archive, "2999-01-01T00:00:00Z");
+    stays("it is locked (archive.dump.gz: it is retained until 2999-01-01 00:00:00 UTC)").await;
+    bucket.retain(archive, "2020-01-01T00:00:00Z");
+    assert_eq!(world.json(0, &["snapshot", "prune", "--yes"])["pruned"][0]["run"], first.as_str());
+    assert_eq!(keys(&bucket, &format!("runs/{first}/snapshots")).await, Vec::<String>::new());
+}
+
+/// Who may not know of locks is told of none.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_be_locked_is_not_pruned() {
+    let bucket = Bucket::with_locks("mute");
+    let store = Store::open(&format!("s3://{}", bucket.name), &Bucket::env()).expect("a store");
+    store.put_new("one", "x").await.expect("written");
+    bucket.hold("one", true);
+    let lock = store.lock("one").await.expect("answered");
+    let why = "the store does not say whether it is locked: give the account the right s3:GetObjectRetention";
+    assert_eq!(lock.as_deref(), Some(why));
+    assert_eq!(store.lock("never/there").await.expect("answered"), None);
+    // Nothing can be locked where there are no versions.
+    let bucket = Bucket::new("mute-plain");
+    let store = Store::open(&format!("s3://{}", bucket.name), &Bucket::env()).expect("a store");
+    store.put_new("one", "x").await.expect("written");
+    assert_eq!(store.lock("one").await.expect("answered"), None);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_is_not_there_and_half_a_key_are_named() {
     let mut world = release("s3_none", &["rag"]).await;
