@@ -426,10 +426,19 @@ impl Author {
     }
 
     fn insert(&self, unit: Unit<'_>, state_and_times: &str) -> String {
+        insert_of(&self.values(unit), state_and_times)
+    }
+
+    /// As [`Author::applied`], in a session in which [`prepare`] was sent.
+    #[must_use]
+    pub fn applied_by_prepared(&self, unit: Unit<'_>) -> String {
+        format!("EXECUTE {PREPARED}({})", self.values(unit).join(", "))
+    }
+
+    /// For [`insert_of`].
+    fn values(&self, unit: Unit<'_>) -> [String; TEXTS] {
         let text = |text: Option<&str>| text.map_or("NULL".into(), literal);
-        format!(
-            "INSERT INTO migrate.ledger (step, name, kind, checksum, run, state, started_at, finished_at, execution_ms, \
-             applied_by, tool_version, up_sql, down_sql) VALUES ({}, {}, {}, {}, {}, {state_and_times}, {}, {}, {}, {})",
+        [
             literal(self.step.as_str()),
             literal(unit.name),
             literal(self.kind),
@@ -439,6 +448,29 @@ impl Author {
             literal(version::THIS),
             text(unit.up),
             text(unit.down),
-        )
+        ]
     }
+}
+
+/// The columns of a row that are texts, apart from its state.
+const TEXTS: usize = 9;
+/// The name of the statement that [`prepare`] prepares.
+const PREPARED: &str = "migrate_row";
+
+/// Prepares the statement of [`Author::applied_by_prepared`] for a session. The server then reads and plans it once, which otherwise
+/// is two thirds of what a row costs it.
+#[must_use]
+pub fn prepare() -> String {
+    let types = ["pg_catalog.text"; TEXTS].join(", ");
+    let parameters: [String; TEXTS] = std::array::from_fn(|at| format!("${}", at + 1));
+    format!("PREPARE {PREPARED} ({types}) AS {}", insert_of(&parameters, APPLIED))
+}
+
+fn insert_of(texts: &[String; TEXTS], state_and_times: &str) -> String {
+    let [step, name, kind, checksum, run, applied_by, version, up, down] = texts;
+    format!(
+        "INSERT INTO migrate.ledger (step, name, kind, checksum, run, state, started_at, finished_at, execution_ms, \
+         applied_by, tool_version, up_sql, down_sql) VALUES ({step}, {name}, {kind}, {checksum}, {run}, {state_and_times}, \
+         {applied_by}, {version}, {up}, {down})"
+    )
 }

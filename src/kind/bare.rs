@@ -8,8 +8,9 @@ use crate::sql::statements::{self, Statement, StatementKind};
 
 use super::concurrently::{self, Tidied};
 use super::decide::{Decision, GoOn, decide};
+use super::fresh::OURSELVES;
 use super::message::{Failed, Message};
-use super::migration::{FRESH, MigrationError, OURSELVES, Session, Setting, located, ours, sendable, with_retries};
+use super::migration::{MigrationError, Session, Setting, located, ours, sendable, with_retries};
 use super::{Migration, cut_off};
 
 /// For one transaction, the role of the connection: the file may have made another one current, which the ledger does not
@@ -27,7 +28,8 @@ pub(super) async fn carry(
     let body = sendable(it);
     let go_on = where_to_go_on(session, it, setting, &body).await?;
     let (limits, intent) = (setting.limits.set(), setting.direction.intent(it, go_on.is_some()));
-    ours(session, &it.name, format!("{FRESH}{limits} BEGIN; {intent}; COMMIT;")).await?;
+    let as_new = session.leftovers.as_new();
+    ours(session, &it.name, format!("{as_new}{limits} BEGIN; {intent}; COMMIT;")).await?;
     let file = File { it, setting, body: &body };
     let all = statements::split(&body).unwrap_or_default();
     let from = go_on.as_ref().map_or(0, |it| it.from);

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use miette::{NamedSource, SourceSpan};
-use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
 
 use crate::journal::ledger::{self, Author};
 use crate::names::StepName;
-use crate::outside::postgres::{DURABLE, PgError, Said, backend_pid, change, connect};
+use crate::outside::postgres::{DURABLE, PgError, Said, ask_all, change, connect, only, query_error};
 use crate::outside::url::DatabaseUrl;
 use crate::sql::{statements, transaction};
 
@@ -17,16 +18,9 @@ use super::Migration;
 use super::bare;
 use super::blockers::{Blocker, Watch};
 use super::decide::Meant;
+use super::fresh::{Leftovers, OURSELVES};
 use super::limits::{Limits, wait_before};
 use super::message::{Failed, Message, READABLE};
-
-/// What DISCARD ALL does, which itself cannot share a message: cursors, roles, settings, prepared statements, session locks,
-/// temporary tables, nothing that an earlier migration left in the session is there for the next. It is a transaction of
-/// its own, since a transaction keeps the isolation level with which it began.
-pub(super) const FRESH: &str = "BEGIN; CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DEALLOCATE ALL; UNLISTEN *; \
-     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES; COMMIT;\n";
-/// Makes the role of the connection current again.
-pub(super) const OURSELVES: &str = "RESET SESSION AUTHORIZATION; RESET ROLE;";
 
 /// Why a migration was not applied.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -157,12 +151,21 @@ impl Direction<'_> {
     }
 
     /// For the end of the migration's own transaction.
-    fn row(&self, it: &Migration) -> String {
+    fn row(&self, it: &Migration, leftovers: Leftovers) -> String {
         match self {
             Self::Forward { author, .. } if it.turn.repeatable => author.applied_again(it.into()),
+            Self::Forward { author, .. } if leftovers.prepared => author.applied_by_prepared(it.into()),
+            Self::Forward { author, .. } if leftovers.may_prepare() => {
+                format!("{}; {}", ledger::prepare(), author.applied_by_prepared(it.into()))
+            }
             Self::Forward { author, .. } => author.applied(it.into()),
             Self::Back { step } => ledger::removed(step, &it.name),
         }
+    }
+
+    /// Whether [`Direction::row`] leaves its statement prepared.
+    fn prepares(&self, it: &Migration, leftovers: Leftovers) -> bool {
+        matches!(self, Self::Forward { .. }) && !it.turn.repeatable && leftovers.may_prepare()
     }
 
     /// For before a migration without one; `going_on`, where an earlier run began it.
@@ -233,6 +236,7 @@ pub struct Session<'a> {
     /// To the database.
     pub connection: PgConnection,
     watch: Watch<'a>,
+    pub(crate) leftovers: Leftovers,
 }
 
 impl<'a> Session<'a> {
@@ -242,14 +246,22 @@ impl<'a> Session<'a> {
     /// The server does not answer.
     pub async fn open(url: &'a DatabaseUrl, application: &str) -> Result<Self, PgError> {
         let mut connection = connect(url, application).await?;
-        let pid = backend_pid(&mut connection).await?;
-        Ok(Self::over(connection, pid, url, application))
+        let answers = ask_all(&mut connection, ["select pg_backend_pid()", Leftovers::QUERY]).await;
+        let read = |[pid, functions]: [Vec<PgRow>; 2]| Ok((only(&pid)?.try_get(0)?, Leftovers::read(&functions)?));
+        let (pid, leftovers) = answers.and_then(read).map_err(query_error("asking for what the session is"))?;
+        Ok(Self::over(connection, pid, leftovers, url, application))
     }
 
     /// Over a connection that is open already; `pid` is the server's process behind it.
     #[must_use]
-    pub fn over(connection: PgConnection, pid: i32, url: &'a DatabaseUrl, application: &str) -> Self {
-        Self { connection, watch: Watch::new(url, application, pid) }
+    pub fn over(
+        connection: PgConnection,
+        pid: i32,
+        leftovers: Leftovers,
+        url: &'a DatabaseUrl,
+        application: &str,
+    ) -> Self {
+        Self { connection, watch: Watch::new(url, application, pid), leftovers }
     }
 
     /// Sends a message, and sees who is in its way.
@@ -275,6 +287,7 @@ pub async fn carry(
     setting: &Setting<'_>,
 ) -> Result<Duration, MigrationError> {
     let begun = Instant::now();
+    session.leftovers.meet(&it.up);
     if it.transactional {
         in_transaction(session, it, setting).await?;
     } else {
@@ -289,7 +302,8 @@ async fn in_transaction(
     it: &Migration,
     setting: &Setting<'_>,
 ) -> Result<(), MigrationError> {
-    let mut before = format!("{FRESH}BEGIN; {}\n", setting.limits.set_local(setting.durable));
+    let leftovers = session.leftovers;
+    let mut before = format!("{}BEGIN; {}\n", leftovers.as_new(), setting.limits.set_local(setting.durable));
     before += setting.direction.create();
     // Its file said once that it needs none; nothing of it took effect.
     if let (Some(_), Direction::Forward { author, .. }) = (setting.meant, setting.direction) {
@@ -299,14 +313,18 @@ async fn in_transaction(
         before += statement;
         before += "\n;\n";
     }
+    // refinery's own row names its table without a schema.
+    let by_name = if setting.also.is_empty() { "" } else { "RESET search_path; " };
     let also: String = setting.also.iter().map(|statement| format!("{statement};\n")).collect();
-    // A migration that made another role current must not have the ledger row written by it; and refinery's own row names
-    // its table without a schema.
-    let row = setting.direction.row(it);
-    let after = format!("\n;\n{OURSELVES} {READABLE} RESET search_path; {also}{row}; COMMIT;");
+    // A migration that made another role current must not have the ledger row written by it.
+    let row = setting.direction.row(it, leftovers);
+    let after = format!("\n;\n{OURSELVES} {READABLE} {by_name}{also}{row}; COMMIT;");
     let body = sendable(it);
     let message = Message::whole(&body, &before, &after);
-    with_retries(session, setting, &message).await.map_err(|failed| located(failed, it, &message))
+    let sent = with_retries(session, setting, &message).await;
+    // A failure says nothing of what is prepared by now: the next message begins anew.
+    session.leftovers.prepared = sent.is_ok() && (leftovers.prepared || setting.direction.prepares(it, leftovers));
+    sent.map_err(|failed| located(failed, it, &message))
 }
 
 /// Waits for the disk, for commits of the session's that have not: those of migrations whose step ended before its last one. Where

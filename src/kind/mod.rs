@@ -8,6 +8,7 @@ pub mod concurrently;
 pub mod copy;
 pub mod cut_off;
 pub mod decide;
+pub mod fresh;
 pub mod leftover;
 pub mod limits;
 mod message;

@@ -360,7 +360,7 @@ async fn look(
     let mut findings: Vec<Finding> = programs.into_iter().collect();
     findings.extend(database::findings(database, found, &needs));
     findings.extend(files::findings(database, found, &needs, wanted));
-    let ready = Ready::new(std::mem::take(&mut needs.roles), needs.pid, session);
+    let ready = Ready::new(std::mem::take(&mut needs.roles), (needs.pid, needs.leftovers), session);
     Looked { name: database.name.clone(), findings, needs: Some(needs), ready: Some(ready) }
 }
 

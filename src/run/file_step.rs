@@ -21,8 +21,12 @@ use super::step::{Context, Partly, StepError};
 pub(super) async fn session<'a>(step: &Step, context: &Context<'a>) -> Partly<Session<'a>> {
     let (url, application) = (&context.plan.databases[&step.database].url, context.application());
     if let Some(spare) = context.ready(&step.database, Ready::session).flatten()
-        && let Some(session) = spare.into_session(url, &application).await
+        && let Some(mut session) = spare.into_session(url, &application).await
     {
+        // A program may have made a function since preflight asked for them.
+        if context.plan.steps.iter().any(|it| it.kind.runs_alone()) {
+            session.leftovers.expect();
+        }
         return Ok(session);
     }
     let opened = Session::open(url, &application).await;

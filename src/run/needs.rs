@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
+use crate::kind::fresh::Leftovers;
 use crate::outside::clock;
 use crate::outside::postgres::{OF_CLIENTS, PgError, ask_all, only, query_error};
 use crate::plan::Database;
@@ -29,6 +30,8 @@ pub(super) struct Needs {
     pub(super) holds: Vec<Hold>,
     /// The server's process of the session.
     pub(super) pid: i32,
+    /// What migrations may leave in a session.
+    pub(super) leftovers: Leftovers,
     /// `TLSv1.3`, if the session is encrypted.
     pub(super) tls: Option<String>,
 }
@@ -178,17 +181,18 @@ impl Needs {
     pub(super) async fn of(session: &mut PgConnection, database: &Database, extensions: bool) -> Result<Self, PgError> {
         let extensions = if database.extensions.is_empty() && !extensions { NOTHING } else { EXTENSIONS };
         let (connections, holds) = (connections_query(), holds_query());
-        let questions = [PRIVILEGES, &connections, extensions, roles::QUERY, STATE, &holds, TLS];
+        let questions = [PRIVILEGES, &connections, extensions, roles::QUERY, STATE, &holds, TLS, Leftovers::QUERY];
         let sent = clock::now();
         let answers = ask_all(session, questions).await.map_err(query_error("asking for what a run needs"))?;
         let answered = clock::now();
         Self::read(&answers, sent, answered).map_err(query_error("reading what a run needs"))
     }
 
-    fn read(answers: &[Vec<PgRow>; 7], sent: DateTime<Utc>, answered: DateTime<Utc>) -> Result<Self, sqlx::Error> {
-        let [may, connections, extensions, names, state, holds, tls] = answers;
+    fn read(answers: &[Vec<PgRow>; 8], sent: DateTime<Utc>, answered: DateTime<Utc>) -> Result<Self, sqlx::Error> {
+        let [may, connections, extensions, names, state, holds, tls, functions] = answers;
         Ok(Self {
             pid: only(may)?.try_get(10)?,
+            leftovers: Leftovers::read(functions)?,
             may: privileges(only(may)?)?,
             connections: counted(only(connections)?)?,
             extensions: extensions.iter().map(extension).collect::<Result<_, sqlx::Error>>()?,

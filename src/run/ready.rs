@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::{Connection, PgConnection};
 
+use crate::kind::fresh::Leftovers;
 use crate::kind::migration::Session;
 use crate::outside::url::DatabaseUrl;
 
@@ -20,14 +21,15 @@ pub struct Ready {
 struct Asked {
     connection: PgConnection,
     pid: i32,
+    leftovers: Leftovers,
     /// When it last answered.
     at: Instant,
 }
 
 impl Ready {
     /// `connection` is in no transaction and has just answered; `pid` is the server's process behind it.
-    pub(super) fn new(roles: Vec<String>, pid: i32, connection: PgConnection) -> Self {
-        Self { roles, session: Some(Asked { connection, pid, at: Instant::now() }) }
+    pub(super) fn new(roles: Vec<String>, (pid, leftovers): (i32, Leftovers), connection: PgConnection) -> Self {
+        Self { roles, session: Some(Asked { connection, pid, leftovers, at: Instant::now() }) }
     }
 
     /// What was learnt alone: the session is closed.
@@ -48,9 +50,9 @@ pub(super) struct Spare(Asked);
 impl Spare {
     /// For a step. None, if it is gone after all. The server is asked only where a survey prepared statements.
     pub(super) async fn into_session<'a>(self, url: &'a DatabaseUrl, application: &str) -> Option<Session<'a>> {
-        let Asked { mut connection, pid, .. } = self.0;
+        let Asked { mut connection, pid, leftovers, .. } = self.0;
         // Migrations begin with DEALLOCATE ALL: the driver must not believe in a statement that is no more.
         connection.clear_cached_statements().await.ok()?;
-        Some(Session::over(connection, pid, url, application))
+        Some(Session::over(connection, pid, leftovers, url, application))
     }
 }

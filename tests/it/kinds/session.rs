@@ -60,6 +60,80 @@ async fn temporary_tables_locks_and_statements_do_not_leak() {
     assert_eq!(seen(&world).await, " 0 0 0 0");
 }
 
+/// A lock that no migration names is let go as well, whoever made the function that takes it, and however.
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_that_functions_take_do_not_leak() {
+    let take = "create function take() returns void language";
+    for (hint, function) in [
+        ("leak_lock_text", format!("{take} plpgsql as $$ begin perform PG_ADVISORY_LOCK(7); end $$")),
+        ("leak_lock_parsed", format!("{take} sql begin atomic select pg_advisory_lock(7); end")),
+    ] {
+        for by_program in [false, true] {
+            let world = TestWorld::new(hint, &["a"]).await;
+            world.sql("a", "create table seen (what text)").await;
+            let make = "[[steps]]\nname = \"make\"\ndatabase = \"a\"\nkind = \"command\"\n\
+                        argv = [\"sh\", \"-c\", 'psql -Xqf take.sql \"$URL\"']\nenv = { URL = \"${url}\" }\n";
+            world.plan(&format!(
+                "{}[[steps]]\nname = \"a-schema\"\ndatabase = \"a\"\nkind = \"sql\"\ndir = \"migrations/a\"\n",
+                if by_program { make } else { "" }
+            ));
+            match by_program {
+                true => world.file("take.sql", &function),
+                false => world.sql("a", &function).await,
+            }
+            world.file("migrations/a/001_take.sql", "select take();\n");
+            let held = "select count(*) from pg_locks where locktype = 'adv' || 'isory' and objid = 7 and pid = pg_backend_pid()";
+            world.file("migrations/a/002_look.sql", &format!("insert into seen {held};\n"));
+            let _ = world.run(&["apply", "--yes"]).expect(0);
+            assert_eq!(seen(&world).await, "0", "{function}");
+        }
+    }
+}
+
+/// What prepares statements, or takes them away, has nothing to do with the one that we prepare ourselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn prepared_statements_do_not_leak_and_are_not_missed() {
+    let look = "insert into seen select count(*) from pg_prepared_statements where name <> 'migrate_row';\n";
+    let ways =
+        ["prepare migrate_row as select 1; prepare other as select 2;\n", "deallocate all;\n", "select hidden();\n"];
+    for (at, way) in ways.iter().enumerate() {
+        let world = TestWorld::new("leak_prepared", &["a"]).await;
+        world.sql_plan("");
+        let hidden = "create function hidden() returns void language plpgsql as \
+                      $$ begin execute 'PREPARE other as select 2'; end $$";
+        world.sql("a", "create table seen (what text)").await;
+        // A function that is called may do so from the first one on.
+        if at == 2 {
+            world.sql("a", hidden).await;
+        }
+        for (number, text) in [look, look, way, look, way, look].iter().enumerate() {
+            world.file(&format!("migrations/a/{number:03}_x.sql"), text);
+        }
+        world.file("migrations/a/010_bare.sql", &format!("-- migrate:no-transaction\n{way}"));
+        world.file("migrations/a/011_look.sql", look);
+        let _ = world.run(&["apply", "--yes"]).expect(0);
+        assert_eq!(seen(&world).await, "0", "{way}");
+        assert_eq!(world.value("a", "select count(*) from migrate.ledger where execution_ms >= 0").await, "8");
+    }
+}
+
+/// A message that failed after our statement was prepared is sent again as a whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_fails_at_first_is_tried_again() {
+    let world = TestWorld::new("prepared_again", &["a"]).await;
+    world.sql_plan("");
+    // As a serialisation failure at COMMIT, and once: sequences do not go back.
+    let trigger = "create sequence tries; create table t (id int); create function fail() returns trigger language plpgsql as \
+                   $$ begin if nextval('tries') = 1 then raise serialization_failure; end if; return null; end $$; \
+                   create constraint trigger fails after insert on t deferrable initially deferred for each row execute \
+                   function fail()";
+    world.sql("a", trigger).await;
+    world.file("migrations/a/001_x.sql", "insert into t values (1);\n");
+    world.file("migrations/a/002_x.sql", "insert into t values (2);\n");
+    let _ = world.run(&["apply", "--yes"]).expect(0);
+    assert_eq!(world.value("a", "select string_agg(id::text, ' ') || ' ' || nextval('tries') from t").await, "1 2 4");
+}
+
 /// The server reads the whole of a message before it does any of it: these must be as they were by then.
 #[tokio::test(flavor = "multi_thread")]
 async fn how_a_text_is_read_does_not_leak() {
