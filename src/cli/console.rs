@@ -56,7 +56,7 @@ impl Console {
 
     /// Writes what is no result.
     pub fn say(&self, text: &str) {
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        say(text);
     }
 
     /// `text`, in bold red on a terminal.
@@ -103,3 +103,8 @@ struct NoTerminal;
 #[error("not confirmed")]
 #[diagnostic(code("usage.not_confirmed"), help("{0}"))]
 struct NotConfirmed(String);
+
+/// Writes a line, or several, on stderr: whole, and in one call.
+pub(super) fn say(text: &str) {
+    let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
+}

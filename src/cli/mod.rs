@@ -149,7 +149,7 @@ fn tell_of_panics() {
         let text = format!(
             "This is a bug in migrate {THIS}. No rollback was tried; `migrate status` and `migrate runs list` show the state."
         );
-        let _ = writeln!(std::io::stderr().lock(), "{text}");
+        console::say(&text);
     }));
 }
 

@@ -1,7 +1,6 @@
 //! Events as people see them: one line each, and bars on a terminal.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::event::{Event, Report, Stage};
 
+use super::console::say;
 use super::text::{bytes, count, seconds};
 
 /// Where there is no terminal, what moves is worth a line this often.
@@ -42,7 +42,7 @@ impl Report for Lines {
             self.heard.lock().expect("nobody panics while holding this").remove(name);
         }
         if let Some(line) = line(event).or_else(|| self.moved(event)) {
-            let _ = writeln!(std::io::stderr().lock(), "{line}");
+            say(&line);
         }
     }
 }
@@ -102,9 +102,7 @@ impl Report for Bars {
         }
         if let Some(line) = line(event) {
             // `println` of the bars would leave the cursor behind the line where there is no bar.
-            self.all.suspend(|| {
-                let _ = writeln!(std::io::stderr().lock(), "{line}");
-            });
+            self.all.suspend(|| say(&line));
         }
         if let Some(name) = ended(event) {
             self.clear(name);
