@@ -42,9 +42,8 @@ impl Leftovers {
 
     /// A text that is about to go through the session.
     pub(super) fn meet(&mut self, text: &str) {
-        let has = |word: &str| text.as_bytes().windows(word.len()).any(|it| it.eq_ignore_ascii_case(word.as_bytes()));
-        self.locks |= has("advisory");
-        self.statements |= ["prepare", "deallocate", "discard"].into_iter().any(has);
+        self.locks = self.locks || has_one_of(text, &[b"advisory"]);
+        self.statements = self.statements || has_one_of(text, &[b"prepare", b"deallocate", b"discard"]);
         self.prepared &= !self.statements;
     }
 
@@ -63,6 +62,18 @@ impl Leftovers {
             "BEGIN; CLOSE ALL; {OURSELVES} RESET ALL; {deallocate}UNLISTEN *; {unlock}DISCARD TEMP; DISCARD SEQUENCES; COMMIT;\n"
         )
     }
+}
+
+/// Whether one of the words stands in the text, in whatever letters.
+fn has_one_of(text: &str, words: &[&[u8]]) -> bool {
+    let text = text.as_bytes();
+    (0..text.len()).any(|at| {
+        let here = |word: &&[u8]| {
+            text[at].eq_ignore_ascii_case(&word[0])
+                && text[at..].get(..word.len()).is_some_and(|it| it.eq_ignore_ascii_case(word))
+        };
+        words.iter().any(here)
+    })
 }
 
 #[cfg(test)]
