@@ -55,6 +55,18 @@ impl OwnServer {
         (owner.uid(), owner.gid())
     }
 
+    /// How many sessions the tests' role has.
+    pub(crate) async fn sessions(&self) -> i64 {
+        let there = format!("select count(*) from pg_stat_activity where usename = '{OWNER}'");
+        let count = sqlx::query_scalar(sqlx::AssertSqlSafe(there)).fetch_one(&mut self.session().await).await;
+        count.expect("a number")
+    }
+
+    /// Returns once the tests' role has so many: the server ends a session some time after its client has left.
+    pub(crate) async fn down_to(&self, sessions: i64) {
+        until("the others have left", async || self.sessions().await == sessions).await;
+    }
+
     /// As many sessions of the tests' role in the maintenance database, once there are no others.
     pub(crate) async fn held(&self, count: usize) -> Vec<PgConnection> {
         let mut all = Vec::new();

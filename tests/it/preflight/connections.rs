@@ -6,17 +6,22 @@ use crate::own_server::OwnServer;
 use crate::world::TestWorld;
 
 /// `apply` and `doctor` fail in these words, and with the sessions gone `apply` goes through.
-async fn refused<T>(world: &TestWorld, held: T, says: &[&str]) {
+async fn refused<T>(own: &OwnServer, world: &TestWorld, held: T, says: &[&str]) {
+    let there = own.sessions().await;
     let ran = world.run(&["apply", "--yes"]);
     ran.expect(1).ends("No database was changed.");
     for text in says {
         ran.says(text);
     }
+    own.down_to(there).await;
     let told = world.run(&["doctor"]);
     assert!(told.expect(1).stdout.contains(says[0]), "{}", told.stdout);
     drop(held);
+    own.down_to(0).await;
     assert_eq!(world.value("a", "to_regclass('t')").await, "NULL");
+    own.down_to(0).await;
     assert_eq!(world.json(0, &["status"])["unfinished_run"], serde_json::Value::Null);
+    own.down_to(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,6 +30,7 @@ async fn a_server_that_has_none_left() {
     let world = own.world("one", "").await;
     one_migration(&world, "[run]\njobs = 6\n");
     refused(
+        &own,
         &world,
         own.held(7).await,
         &[
@@ -36,7 +42,7 @@ async fn a_server_that_has_none_left() {
     .await;
     let few = "a run opens at least 4 connections to the server of a, and 3 are there for it";
     let why = "max_connections is 10, 3 are kept for superusers, and 4 are in use";
-    refused(&world, own.held(4).await, &[few, why]).await;
+    refused(&own, &world, own.held(4).await, &[few, why]).await;
 
     // Less at once, and so it is said.
     let held = own.held(2).await;
@@ -58,15 +64,21 @@ async fn a_role_or_a_database_that_has_none_left() {
     let world = own.world("one", "").await;
     one_migration(&world, "");
     own.sql(&format!("alter role {OWNER} connection limit 5")).await;
-    refused(&world, own.held(5).await, &["no connection is free at", "too many connections for role", "ALTER ROLE"])
-        .await;
+    refused(
+        &own,
+        &world,
+        own.held(5).await,
+        &["no connection is free at", "too many connections for role", "ALTER ROLE"],
+    )
+    .await;
     let why = "the role release may have 5, and 2 are in use";
-    refused(&world, own.held(2).await, &["a run opens at least 4 connections", why]).await;
+    refused(&own, &world, own.held(2).await, &["a run opens at least 4 connections", why]).await;
     own.sql(&format!("alter role {OWNER} connection limit -1; alter database one connection limit 1")).await;
     let inside = world.connect("a").await;
-    refused(&world, inside, &["no connection is free at", "too many connections for database", "ALTER DATABASE"]).await;
+    refused(&own, &world, inside, &["no connection is free at", "too many connections for database", "ALTER DATABASE"])
+        .await;
     let none = "0 connections are free in the database, and a run needs 2: the database may have 1, and 1 are in use";
-    refused(&world, (), &[none, "ALTER DATABASE \"one\" CONNECTION LIMIT"]).await;
+    refused(&own, &world, (), &[none, "ALTER DATABASE \"one\" CONNECTION LIMIT"]).await;
     own.sql("alter database one connection limit 4").await;
     world.run(&["apply", "--yes"]).expect(0);
     world.run(&["rollback", "--yes"]).expect(0);
