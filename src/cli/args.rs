@@ -245,7 +245,7 @@ pub enum SnapshotCommand {
         #[arg(long, value_name = "OLD=NEW")]
         map_role: Vec<Mapping>,
     },
-    /// Remove the snapshots that `[store] retention` does not keep; with --replaced, drop what was left on the servers instead
+    /// Remove the snapshots that `[store] retention` does not keep and no lock holds; with --replaced, drop what was left on the servers instead
     Prune {
         /// Drop replaced databases and standbys of finished runs, and no snapshot
         #[arg(long)]

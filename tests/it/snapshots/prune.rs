@@ -89,12 +89,17 @@ async fn what_was_left_behind_goes_later() {
     assert_eq!(world.objects().iter().filter(|key| key.ends_with("archive.dump.gz")).count(), 1);
 }
 
-async fn bucket(hint: &str, server: &GcsServer) -> TestWorld {
-    let mut world = world(hint, "{ keep_last = 1 }").await;
+/// Its store is a bucket of the server.
+fn lead(world: &mut TestWorld, server: &GcsServer) {
     for (name, value) in server.env(BUCKET) {
         world.set(&name, value);
     }
     world.set("MIGRATE_STORE", format!("gs://{BUCKET}/deep"));
+}
+
+async fn bucket(hint: &str, server: &GcsServer) -> TestWorld {
+    let mut world = world(hint, "{ keep_last = 1 }").await;
+    lead(&mut world, server);
     world
 }
 
@@ -122,10 +127,7 @@ async fn a_bucket_that_lets_nothing_go_is_no_error() {
 async fn what_is_held_stays_whole() {
     let server = GcsServer::builder().start();
     let mut world = super::divided("prune_held", "retention = { keep_last = 1 }").await;
-    for (name, value) in server.env(BUCKET) {
-        world.set(&name, value);
-    }
-    world.set("MIGRATE_STORE", format!("gs://{BUCKET}/deep"));
+    lead(&mut world, &server);
     let (first, _) = (take(&world), take(&world));
     let whole = of(&server, &first);
     let last = whole.iter().find(|key| key.ends_with("post-data.dump.gz")).expect("an archive");
@@ -225,10 +227,7 @@ fn delete(server: &GcsServer, run: &str, ending: &str) -> String {
 async fn a_refusal_among_several_archives_leaves_that_one() {
     let server = GcsServer::builder().start();
     let mut world = super::divided("prune_hold_parts", "retention = { keep_last = 1 }").await;
-    for (name, value) in server.env(BUCKET) {
-        world.set(&name, value);
-    }
-    world.set("MIGRATE_STORE", format!("gs://{BUCKET}/deep"));
+    lead(&mut world, &server);
     let (first, _) = (take(&world), take(&world));
     // The second of them to go: the manifest is put back, and all is as before.
     let whole = of(&server, &first);

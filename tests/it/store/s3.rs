@@ -24,6 +24,12 @@ fn lead(world: &mut TestWorld, bucket: &Bucket) {
     world.set("MIGRATE_STORE", format!("s3://{}/deep/releases", bucket.name));
 }
 
+/// Of the snapshots of each database, the plan keeps the last.
+fn keep_one(world: &TestWorld) {
+    let plan = std::fs::read_to_string(world.path().join("plans/production.toml")).expect("written");
+    world.file("plans/production.toml", &plan.replace("[store]\n", "[store]\nretention = { keep_last = 1 }\n"));
+}
+
 async fn keys(bucket: &Bucket, folder: &str) -> Vec<String> {
     let listed = bucket.client().list(Some(&Path::from(format!("deep/releases/{folder}"))));
     listed.map_ok(|it| it.location.to_string()).try_collect().await.expect("listed")
@@ -94,9 +100,7 @@ async fn more_than_a_page_is_listed_and_pruned() {
     let bucket = Bucket::new("pages");
     let mut world = release("s3_pages", &["rag"]).await;
     lead(&mut world, &bucket);
-    let plan = std::fs::read_to_string(world.path().join("plans/production.toml")).expect("written");
-    let keep = plan.replace("[store]\n", "[store]\nretention = { keep_last = 1 }\n");
-    world.file("plans/production.toml", &keep);
+    keep_one(&world);
     let take = || world.json(0, &["snapshot", "take"])["run"].as_str().expect("a run").to_owned();
     let (first, second) = (take(), take());
     // What a large database leaves, and more: two pages of parts.
@@ -122,8 +126,7 @@ async fn what_is_locked_is_not_pruned() {
     let bucket = Bucket::with_locks("locked");
     let mut world = release("s3_locked", &["rag"]).await;
     lead(&mut world, &bucket);
-    let plan = std::fs::read_to_string(world.path().join("plans/production.toml")).expect("written");
-    world.file("plans/production.toml", &plan.replace("[store]\n", "[store]\nretention = { keep_last = 1 }\n"));
+    keep_one(&world);
     let take = || world.json(0, &["snapshot", "take"])["run"].as_str().expect("a run").to_owned();
     let (first, _) = (take(), take());
     let whole = keys(&bucket, &format!("runs/{first}/snapshots")).await;
